@@ -1,0 +1,160 @@
+"""Settings: frozen dataclasses in, a validated config and its hash out.
+
+One decision: settings are plain frozen dataclasses that stand beside their owner, and this module is only the mechanism at
+the edge: `key=value` overrides (the same from a shell and from a sweep), validation by pydantic, canonical JSON, a sha256 over
+it. A field declared with `setting(..., identity=False)` (paths, workers, prefetch, logging) changes how a run is carried out,
+not what it computes: it is left out of the hash and may differ on resume.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from raypath.errors import BadInput
+
+Config = TypeVar("Config")
+
+
+def setting(default: Any = dataclasses.MISSING, *, identity: bool = True, **kwargs: Any) -> Any:
+    """A dataclass field; `identity=False` keeps it out of the config hash."""
+    return dataclasses.field(default=default, metadata={"identity": identity}, **kwargs)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The resolved config as nested plain values, as written to `config.json`."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(config_type: type[Config], values: Mapping[str, Any]) -> Config:
+    """Build and validate a config; every wrong key or type is named in one BadInput.
+
+    A value is taken for what the field says and never bent to it: no "3" for 3, no 1.0 for True.
+    """
+    unknown = _unknown_keys(config_type, values)
+    if unknown:
+        raise BadInput("\n".join(unknown))
+    try:
+        return TypeAdapter(config_type).validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        lines = [f"{_location(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
+        raise BadInput("\n".join(lines)) from None
+
+
+def override(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> Config:
+    """A copy of `config` with dotted keys replaced, e.g. `["optim.lr=0.1", "objective.temperature=0.2"]`.
+
+    Strings on the right of `=` are read as JSON where they parse (`0.1`, `true`, `null`, `[1, 2]`), else kept as text.
+    Raises BadInput naming an unknown key's valid neighbours, or a value of the wrong type.
+    """
+    pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split_assignment, assignments)
+    values = to_dict(config)
+    for key, value in pairs:
+        _set_dotted(values, key, value)
+    return from_dict(type(config), values)
+
+
+def config_hash(config: Any) -> str:
+    """sha256 (hex) over the canonical JSON of every field that is part of the identity."""
+    return hashlib.sha256(canonical_json(identity(config)).encode()).hexdigest()
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The nested values without the fields that only say how a run is carried out."""
+    kept = {}
+    for field in dataclasses.fields(config):
+        if field.metadata.get("identity", True):
+            value = getattr(config, field.name)
+            kept[field.name] = identity(value) if dataclasses.is_dataclass(value) else value
+    return kept
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a value: sorted keys, no spaces, shortest floats; NaN is refused."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"lr": 1}}` as `{"optim.lr": 1}`, for parameters in MLflow and for comparing two configs."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """One line for every identity field in which two configs differ."""
+    before, after = flatten(identity(old)), flatten(identity(new))
+    keys = sorted(before.keys() | after.keys())
+    return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _split_assignment(assignment: str) -> tuple[str, Any]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise BadInput(f"{assignment!r}: expected key=value, e.g. optim.lr=0.1")
+    try:
+        return key, json.loads(text)
+    except json.JSONDecodeError:
+        return key, text
+
+
+def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
+    """Put `value` at `key`; whether the last key exists is for `from_dict` to say, which knows the types."""
+    node = values
+    *parents, last = key.split(".")
+    for part in parents:
+        if part not in node:
+            raise BadInput(_no_such_key(key, part, list(node)))
+        node = node[part]
+        if not isinstance(node, dict):
+            raise BadInput(_no_such_key(key, last, []))
+    if last == "kind" and value != node.get("kind"):
+        node.clear()  # another kind has other settings: start from its defaults
+    node[last] = value
+
+
+def _no_such_key(key: str, part: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(part, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return (
+        f"{key}: there is no setting {part!r} here{hint or '.'} Valid: {', '.join(names) or 'none (this is a value)'}"
+    )
+
+
+def _unknown_keys(config_type: Any, values: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Keys that no field answers to; pydantic alone would drop them silently."""
+    owner = _member(config_type, values)
+    if owner is None:
+        return []
+    types = typing.get_type_hints(owner)
+    lines = []
+    for key, value in values.items():
+        if key not in types:
+            lines.append(_no_such_key(f"{prefix}{key}", key, list(types)))
+        elif isinstance(value, Mapping):
+            lines += _unknown_keys(types[key], value, f"{prefix}{key}.")
+    return lines
+
+
+def _member(config_type: Any, values: Mapping[str, Any]) -> Any:
+    """The dataclass behind an annotation: itself, or the member of a union whose `kind` is the one given."""
+    if dataclasses.is_dataclass(config_type):
+        return config_type
+    for member in filter(dataclasses.is_dataclass, typing.get_args(config_type)):
+        kinds = [f.default for f in dataclasses.fields(member) if f.name == "kind"]
+        if not kinds or kinds == [values.get("kind")]:
+            return member
+    return None
+
+
+def _location(loc: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "config"
