@@ -95,6 +95,13 @@ class Plan:
             raise BadInput("the index has 0 tiles to train on: see its quarantine.jsonl and the tissue fractions")
         self.epoch = lru_cache(maxsize=4)(self._epoch)
 
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "epoch"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self.epoch = lru_cache(maxsize=4)(self._epoch)
+
     def check_world(self, num_workers: int, global_batch: int) -> None:
         """Raise BadInput unless `num_workers` divides both the number of shards and the global batch."""
         num_shards = self.settings.num_shards

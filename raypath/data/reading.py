@@ -1,0 +1,89 @@
+"""Reading the tiles of a window: neighbours together, each slide opened once, nothing invented.
+
+One decision: a tile that cannot be read is replaced at its position by another one that the plan names (a function of the
+position), and the row says why. So positions never shift, the count of tiles is kept, and every replacement is on record. A
+record from an earlier attempt of the same run decides without trying again, so that a resumed run sees the same tiles.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+import numpy as np
+
+from raypath.data.index import Index
+from raypath.data.plan import Plan
+from raypath.data.staging import local_path
+from raypath.errors import TILE_FAULTS, BadInput, SlideError
+from raypath.slides import SlideHandles, regions
+
+_NUM_SUBSTITUTES = 32
+_OPEN_SLIDES = 64  # handles per process, 6 ms each to open
+
+
+class WindowReader:
+    """Reads tiles of one index in the order of one plan. `known_faults` maps a position to the number of its fault."""
+
+    def __init__(self, index: Index, plan: Plan, known_faults: Mapping[int, int]):
+        self.index = index
+        self.plan = plan
+        self.known_faults = known_faults
+        self.handles = _handles()
+
+    def read(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """`image` uint8 [N, H, W, 3] with `position`, `slide`, `tile` int64 [N] and `fault` int8 [N] (index into TILE_FAULTS).
+
+        `slide` and `tile` are the plan's own also where another tile was put in its place (fault above 0).
+        """
+        slides, tiles = self.plan.samples(positions)
+        extent_px = self.index.spec.extent_px
+        images = np.empty((len(positions), extent_px, extent_px, 3), np.uint8)
+        faults = np.array([self.known_faults.get(p, 0) for p in positions.tolist()], np.int8)
+        for slide in np.unique(slides[faults == 0]).tolist():
+            rows = np.flatnonzero((slides == slide) & (faults == 0))
+            rows = rows[np.argsort(tiles[rows], kind="stable")]
+            for part in self._read_slide(slide, tiles[rows]):
+                at, pixels, fault = part
+                images[rows[at]], faults[rows[at]] = pixels, fault
+        for row in np.flatnonzero(faults).tolist():
+            images[row] = self._substitute(int(positions[row]))
+        return {"image": images, "position": positions, "slide": slides, "tile": tiles, "fault": faults}
+
+    def _read_slide(self, slide: int, tiles: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | int, int]]:
+        """Tiles of one slide region by region: (rows, pixels, fault); a region that fails is read tile by tile."""
+        x_l0, y_l0 = self.index.corners(slide, tiles)
+        extent_l0 = self.index.grid(slide).extent_l0
+        for group in regions(x_l0, y_l0, extent_l0):
+            try:
+                yield group, self._pixels(slide, x_l0[group], y_l0[group]), 0
+            except TILE_FAULTS[1:]:
+                for one in group:
+                    try:
+                        yield np.array([one]), self._pixels(slide, x_l0[[one]], y_l0[[one]]), 0
+                    except TILE_FAULTS[1:] as error:
+                        yield np.array([one]), 0, TILE_FAULTS.index(type(error))
+
+    def _pixels(self, slide: int, x_l0: np.ndarray, y_l0: np.ndarray) -> np.ndarray:
+        row, spec = self.index.row(slide), self.index.spec
+        path = local_path(row["path"])
+        mtime_ns = row["mtime_ns"] if path == row["path"] else None  # a staged copy has its own
+        extent_l0 = self.index.grid(slide).extent_l0
+        with self.handles.lend(path, row["mpp"], size_bytes=row["size_bytes"], mtime_ns=mtime_ns) as opened:
+            return opened.read_chunk(x_l0, y_l0, extent_l0, spec.extent_px, max_upsample=spec.max_upsample)
+
+    def _substitute(self, position: int) -> np.ndarray:
+        for slide, tile in zip(*self.plan.substitutes(position, _NUM_SUBSTITUTES)):
+            x_l0, y_l0 = self.index.corners(int(slide), np.array([tile]))
+            try:
+                return self._pixels(int(slide), x_l0, y_l0)[0]
+            except SlideError:
+                continue
+        raise BadInput(
+            f"{self.index.folder}: {_NUM_SUBSTITUTES} tiles in a row cannot be read, nothing can stand at position"
+            f" {position}; are the slides still where they were? run: raypath index {self.index.folder / 'manifest.csv'}"
+        )
+
+
+@lru_cache(maxsize=1)
+def _handles() -> SlideHandles:
+    """One set of open slides per process, shared by all windows it reads."""
+    return SlideHandles(_OPEN_SLIDES)

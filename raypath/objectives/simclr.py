@@ -1,0 +1,79 @@
+"""SimCLR: two views of a tile attract, all other tiles of the global batch repel (Chen et al. 2020, arXiv 2002.05709).
+
+One decision: the negatives are those of all ranks, with gradient through the gather, as the first paper's source trains
+(AndrewAtanov/simclr-pytorch@85e5d547); the loss does not depend on how many workers share the batch.
+
+Shapes: B tiles per rank, W ranks, N = W*B, D width of the encoder, P width of the projection.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from raypath.models import Encoder, Projector
+from raypath.objectives.gather import gather_with_gradient, rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimCLRSettings:
+    """The projector and the temperature; defaults are those of the first paper's source (RECIPES 1.3)."""
+
+    kind: Literal["simclr"] = "simclr"
+    temperature: float = 0.1  # simclr-pytorch@85e5d547, configs/imagenet_train_epochs*.yaml: temperature
+    hidden_width: int = 2048  # the same: 2048-2048-128
+    out_width: int = 128
+
+    @property
+    def num_views(self) -> int:
+        """How many views of a tile a batch must hold."""
+        return 2
+
+
+class SimCLR(nn.Module):
+    """Encoder, projector and NT-Xent. `batch["views"]` is uint8 [B, 2, H, W, 3]."""
+
+    def __init__(self, settings: SimCLRSettings, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.projector = Projector(encoder.width, settings.hidden_width, settings.out_width)
+        self.temperature = settings.temperature
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`loss` (a scalar with gradient) and the share of anchors whose nearest embedding is their other view."""
+        views = batch["views"].transpose(0, 1).flatten(0, 1)  # [2B, H, W, 3], first views first
+        projections = nn.functional.normalize(self.projector(self.encoder(views)).float(), dim=1)  # [2B, P]
+        first, second = projections.chunk(2)
+        loss, top1 = nt_xent(first, second, self.temperature)
+        return {"loss": loss, "contrastive_top1": top1}
+
+    def param_groups(self, settings: Any) -> list[dict]:
+        """All parameters alike; what is decayed is for the optimiser to say by kind."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def before_step(self, progress: float) -> None:
+        """Nothing to do."""
+
+    def after_step(self, progress: float) -> None:
+        """Nothing to do."""
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """NT-Xent over the global batch for this rank's anchors: (mean loss, detached top-1), both scalars.
+
+    `first` and `second` [B, P] are the normalised projections of the two views. For anchor i with partner j:
+    -log(exp(s_ij / T) / sum_{k != i} exp(s_ik / T)), eq. 1 of arXiv 2002.05709.
+    """
+    num_local = len(first)
+    all_first, all_second = gather_with_gradient(first), gather_with_gradient(second)  # [N, P] each
+    everything = torch.cat([all_first, all_second])  # [2N, P]
+    own = rank() * num_local + torch.arange(num_local, device=first.device)  # place of the local tiles in [0, N)
+    self_at = torch.cat([own, own + len(all_first)])
+    partner_at = torch.cat([own + len(all_first), own])
+
+    logits = torch.cat([first, second]) @ everything.T / temperature  # [2B, 2N]
+    logits = logits.scatter(1, self_at[:, None], float("-inf"))  # an anchor is not its own negative
+    loss = nn.functional.cross_entropy(logits, partner_at)
+    top1 = (logits.detach().argmax(1) == partner_at).float().mean()
+    return loss, top1

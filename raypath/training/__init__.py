@@ -1,0 +1,1 @@
+"""Training: the loop (pure torch), its optimisers and checkpoints, and pretraining on Ray Train."""
