@@ -5,11 +5,14 @@ may act `before_step` (after gradients are reduced, before clipping) and `after_
 wrapped whole in DDP. Its settings know how many views of a tile it wants.
 """
 
+from typing import Union
+
 from raypath.models import Encoder
 from raypath.objectives.simclr import SimCLR, SimCLRSettings
 
 # settings -> objective; the settings' `kind` is the name that configs and MLflow use
 OBJECTIVES = {SimCLRSettings: SimCLR}
+ObjectiveSettings = Union[tuple(OBJECTIVES)]  # noqa: UP007 - the members come from the table
 
 
 def build_objective(settings, encoder: Encoder):
@@ -17,4 +20,4 @@ def build_objective(settings, encoder: Encoder):
     return OBJECTIVES[type(settings)](settings, encoder)
 
 
-__all__ = ["OBJECTIVES", "SimCLR", "SimCLRSettings", "build_objective"]
+__all__ = ["OBJECTIVES", "ObjectiveSettings", "SimCLR", "SimCLRSettings", "build_objective"]

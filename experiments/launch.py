@@ -1,0 +1,106 @@
+"""What every experiment does before and after: arguments, Ray, MLflow, signals, exit codes.
+
+One decision: an experiment is `python experiments/NAME.py [RECIPE] [key=value ...]`, the same at a desk and as a Ray job, and ends
+with 0 or with one clear line and the exit code of its error (2 bad input, 3 too much quarantined, 4 diverged, 75 stopped and
+resumable).
+"""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else each line of a worker comes twice
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from rich.console import Console
+
+from raypath.config import override
+from raypath.errors import EXIT_PREEMPTED, BadInput, RaypathError
+from raypath.run_folder import RunFolder, runs_root
+from raypath.tracking import Tracker, open_tracking
+
+console = Console(highlight=False, soft_wrap=True)
+PROJECT = "raypath"
+
+
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    console.print(text, markup=False)
+
+
+def run(experiment: Callable[[list[str]], None]) -> None:
+    """Run an experiment with the command line's arguments and exit as its errors say."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        experiment(sys.argv[1:])
+    except RaypathError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False)
+        sys.exit(error.exit_code)
+
+
+def split_arguments(arguments: list[str], default: str) -> tuple[str, list[str]]:
+    """The name in front and the key=value assignments after it."""
+    names = [a for a in arguments if "=" not in a]
+    if len(names) > 1:
+        raise BadInput(f"{' '.join(names)}: expected one name and then key=value settings")
+    return (names[0] if names else default), [a for a in arguments if "=" in a]
+
+
+def pick(assignments: list[str], key: str) -> tuple[str | None, list[str]]:
+    """Take `key=value` out of the assignments: its value (None if it is not there) and the others."""
+    found = [a.partition("=")[2] for a in assignments if a.partition("=")[0] == key]
+    return (found[-1] if found else None), [a for a in assignments if a.partition("=")[0] != key]
+
+
+def from_recipe(recipes: dict[str, Callable], name: str, assignments: list[str]):
+    """The config of a recipe with overrides; an unknown name lists the recipes."""
+    if name not in recipes:
+        raise BadInput(f"{name!r}: there is no such recipe; --list shows {', '.join(recipes)}")
+    return override(recipes[name](), assignments)
+
+
+def list_recipes(recipes: dict[str, Callable]) -> None:
+    """Print every recipe with the first line of its docstring."""
+    for name, recipe in recipes.items():
+        say(f"{name:24} {(recipe.__doc__ or '').strip().splitlines()[0]}")
+
+
+def start_ray() -> None:
+    """Join the cluster of RAY_ADDRESS (a Ray job has it set), else start a local instance."""
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        return
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # one machine: notice starts and ends sooner
+    say("starting Ray on this machine ...")
+    ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+
+
+def start_tracking() -> Tracker:
+    """MLflow where MLFLOW_TRACKING_URI says, else a sqlite file among the runs."""
+    default = f"sqlite:///{runs_root() / 'mlflow.db'}"
+    return open_tracking(os.environ.get("MLFLOW_TRACKING_URI") or default, PROJECT, num_nodes=len(ray.nodes()))
+
+
+@contextmanager
+def stopping_on_sigterm(folder: RunFolder):
+    """While inside, SIGTERM asks the run to checkpoint at its next step and stop; a second one ends the process at once."""
+
+    def stop(signum, frame) -> None:
+        if folder.stop.exists():
+            os._exit(128 + signum)
+        folder.stop.touch()
+        say(f"SIGTERM: a checkpoint at the next step, then exit {EXIT_PREEMPTED}; go on with resume={folder.path}")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

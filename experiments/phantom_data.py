@@ -1,0 +1,40 @@
+"""The demo's data: phantom slides and their index, made once."""
+
+import json
+from pathlib import Path
+
+from launch import say
+from rich.progress import Progress
+
+from raypath.data.indexing import make_index
+from raypath.data.manifest import read_manifest
+from raypath.slides import TileSpec
+from raypath.slides.phantom import write_phantoms
+
+TILES = TileSpec(extent_px=64, mpp=0.5, stride_px=64, min_tissue=0.5)
+
+
+def phantom_slides(folder: Path, *, num_slides: int, size_px: int, seed: int, texture: bool = True) -> Path:
+    """The manifest of phantom slides in `folder`, written now unless the very same are there."""
+    wanted = {"num_slides": num_slides, "size_px": size_px, "seed": seed, "texture": texture}
+    about, manifest = folder / "phantoms.json", folder / "manifest.csv"
+    if manifest.exists() and about.exists() and json.loads(about.read_text()) == wanted:
+        return manifest
+    say(f"writing {num_slides} phantom slides of {size_px} px to {folder}")
+    with Progress(transient=True) as bar:
+        task = bar.add_task("phantoms", total=num_slides)
+        write_phantoms(
+            folder,
+            **wanted,
+            num_workers=2,
+            progress=lambda done, total: bar.update(task, completed=done),
+        )
+    about.write_text(json.dumps(wanted) + "\n")
+    return manifest
+
+
+def phantom_index(manifest: Path, folder: Path) -> Path:
+    """The index of phantom slides; parts that are there already are taken as they are."""
+    index, _ = make_index(read_manifest(manifest), TILES, folder)
+    say(f"indexed {len(index)} slides, {index.num_tiles.sum()} tiles of {TILES.extent_px} px at {TILES.mpp} um per px")
+    return folder

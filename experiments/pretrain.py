@@ -1,0 +1,120 @@
+"""Pretrain an encoder on the tiles of an index.
+
+    python experiments/pretrain.py [RECIPE] [key=value ...]     without a recipe: the demo, which makes its own slides
+    python experiments/pretrain.py simclr_tiles index=DIR loop.num_steps=500
+    python experiments/pretrain.py resume=runs/ID [key=value ...]
+    python experiments/pretrain.py --list
+
+As a Ray job: ray job submit --working-dir . -- python experiments/pretrain.py
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import launch
+from launch import say
+from phantom_data import phantom_index, phantom_slides
+from recipes import PRETRAINING
+
+from raypath.config import config_hash, differences, override, to_dict
+from raypath.data.index import Index
+from raypath.errors import BadInput, Preempted
+from raypath.metric_spool import MetricSpool
+from raypath.run_folder import RunFolder, runs_root
+from raypath.tracking import SystemSampler, Tracker
+from raypath.training.pretrain import pretrain
+from raypath.training.progress import ProgressLines
+from raypath.training.settings import PretrainConfig
+
+
+def main(arguments: list[str]) -> None:
+    """Start or resume a run, as the arguments say."""
+    if "--list" in arguments:
+        launch.list_recipes(PRETRAINING)
+        return
+    if "--help" in arguments or "-h" in arguments:
+        say(__doc__)
+        return
+    recipe, assignments = launch.split_arguments(arguments, default="demo")
+    resume, assignments = launch.pick(assignments, "resume")
+    launch.start_ray()
+    if resume:
+        run = RunFolder.open(resume)
+        config = resumed_config(run, assignments)
+    else:
+        config = with_index(launch.from_recipe(PRETRAINING, recipe, assignments))
+        run = RunFolder.create(runs_root(), config.name, config)
+    encoder = pretrain_run(config, run, launch.start_tracking())
+    say(f"encoder: {encoder}")
+
+
+def with_index(config: PretrainConfig) -> PretrainConfig:
+    """The config with its index; the demo makes one from phantoms."""
+    if config.index:
+        return replace(config, index=str(Path(config.index).absolute()))
+    if config.name != "demo":
+        raise BadInput(f"{config.name}: which tiles? set index=DIR, made with: raypath index MANIFEST --out DIR")
+    folder = runs_root() / "demo"
+    manifest = phantom_slides(folder / "phantoms", num_slides=30, size_px=1536, seed=config.seed)
+    return replace(config, index=str(phantom_index(manifest, folder / "index")))
+
+
+def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:
+    """The config of a run with overrides that change nothing of what it computes."""
+    before = run.config(PretrainConfig)
+    after = override(before, assignments)
+    changed = differences(before, after)
+    if changed:
+        raise BadInput(
+            f"{run.path}: a resumed run must stay the same run; changed: {'; '.join(changed)}. Start a new run for that"
+        )
+    return after
+
+
+def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, parent: str | None = None) -> Path:
+    """Train, with progress on the screen and metrics in MLflow; returns the path of the encoder's weights."""
+    index = Index(Path(config.index))
+    known = run.read("run.json")
+    tags = {
+        "encoder": run.id,
+        "protocol": "pretrain",
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "data_hash": index.hash,
+        "raypath.folder": str(run.path),
+    }
+    run_id = tracker.start_run(
+        run.id, parent=parent, tags=tags, params=to_dict(config), resume=known.get("mlflow_run_id")
+    )
+    run.write("run.json", known | {"mlflow_run_id": run_id, "mlflow_uri": tracker.uri})
+    if not known:
+        tracker.log_dataset(
+            run_id, index.folder / "manifest.csv", name=index.folder.name, digest=index.hash, context="train"
+        )
+        tracker.log_artifact(run_id, run.path / "config.json")
+    say(f"run {run.path}  (MLflow: {tracker.uri})")
+
+    status = "FAILED"
+    senders = [tracker.send_spool(run_id, path) for path in (run.metrics, run.path / "system.jsonl")]
+    sampler = SystemSampler(MetricSpool(run.path / "system.jsonl"))
+    try:
+        with (
+            launch.stopping_on_sigterm(run),
+            ProgressLines(run.metrics, config.loop.num_steps, say),
+        ):
+            encoder = pretrain(config, run)
+        tracker.log_artifact(run_id, encoder, "encoder")
+        status = "FINISHED"
+    except (Preempted, KeyboardInterrupt):
+        status = "KILLED"
+        raise
+    finally:
+        sampler.close()
+        for sender in senders:
+            sender.close(timeout_s=20)
+        tracker.end_run(run_id, status)
+    return encoder
+
+
+if __name__ == "__main__":
+    launch.run(main)

@@ -1,0 +1,122 @@
+"""What a score is measured on: samples with labels, patients and a split, and the number that counts.
+
+One decision: a benchmark is a table. Each row is one sample: `sample` (text id), `label` (class number), `patient` (text or
+null), `split`, and where its pixels are: a `path`, or a tile of a slide (`slide`, `slide_mpp`, `x_l0`, `y_l0`, `extent_l0`).
+Nothing is read or decoded here, so a benchmark of a million tiles is some columns of numbers.
+
+The test rows are behind `open_test`: `rows("test")` is an error, because every look at them is a draw from the same urn and has
+to be written down. What it costs: code that wants all rows at once (a leakage audit) takes `table` and says so by that name.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypath.benchmarks.splits import write_split
+from raypath.data.manifest import SPLITS
+from raypath.errors import BadInput
+
+SAMPLE_FIELDS = (
+    pa.field("sample", pa.string()),
+    pa.field("label", pa.int64()),
+    pa.field("patient", pa.string()),
+    pa.field("split", pa.string()),
+)
+IMAGE_SCHEMA = pa.schema([*SAMPLE_FIELDS, pa.field("path", pa.string())])
+TILE_SCHEMA = pa.schema(
+    [
+        *SAMPLE_FIELDS,
+        pa.field("slide", pa.string()),
+        pa.field("slide_mpp", pa.float64()),
+        pa.field("x_l0", pa.int64()),
+        pa.field("y_l0", pa.int64()),
+        pa.field("extent_l0", pa.int64()),
+    ]
+)
+LARGEST_SHARE = (
+    0.6  # above it, one class of a binary set is so common that a fixed threshold says little: take the AUROC
+)
+
+Primary = Literal["balanced_accuracy", "auroc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One labelled set, ready to be scored; made by a loader of `raypath.benchmarks.LOADERS`."""
+
+    name: str
+    kind: Literal["classification"] = "classification"
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+    primary: Primary
+    """The metric that model selection and verdicts use."""
+    mpp: float | None
+    """um per px of the images; None: nobody knows."""
+    table: pa.Table = field(repr=False)
+    """IMAGE_SCHEMA or TILE_SCHEMA, every split."""
+    data_hash: str
+    """sha256 over samples, labels, split, patients and file contents."""
+    split_note: str
+    """Where the split comes from, and what is odd about the data, for the report."""
+
+    def __post_init__(self) -> None:
+        if self.table.schema not in (IMAGE_SCHEMA, TILE_SCHEMA):
+            raise ValueError(
+                f"{self.name}: table columns {self.table.schema.names}, expected IMAGE_SCHEMA or TILE_SCHEMA"
+            )
+
+    def rows(self, split: str) -> pa.Table:
+        """The rows of "train" or "val". Raises BadInput for "test": that is opened through `open_test`."""
+        if split == "test":
+            raise BadInput(
+                f"{self.name}: test rows are not handed out by rows(); use "
+                "raypath.benchmarks.open_test(benchmark, encoder, reason, ledger=...), which writes the opening down"
+            )
+        if split not in SPLITS:
+            raise BadInput(f"{self.name}: unknown split {split!r}; expected one of train, val")
+        return self.table.filter(pc.equal(self.table["split"], split))
+
+    def groups(self, split: str) -> list[str]:
+        """What belongs together in "train" or "val", one per row: the patient, or the image itself ("image-level")."""
+        return groups_of(self.rows(split))
+
+    @property
+    def has_patients(self) -> bool:
+        """Whether any sample names its patient; without, intervals are image-level and too narrow."""
+        return self.table["patient"].null_count < len(self.table)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Samples per split and class, the test included (a count tells nothing about a prediction)."""
+        labels = self.table["label"].to_numpy()
+        splits = np.array(self.table["split"].to_pylist(), dtype=str)
+        return {s: {c: int(np.sum((splits == s) & (labels == k))) for k, c in enumerate(self.classes)} for s in SPLITS}
+
+    def write_split(self, folder: Path) -> Path:
+        """Write `split.csv` (sample, label, patient, split) into a folder; returns its path."""
+        return write_split(self.table, self.classes, folder)
+
+
+def groups_of(rows: pa.Table) -> list[str]:
+    """The patient of every row; where there is none, the sample stands for itself."""
+    return pc.coalesce(rows["patient"], rows["sample"]).to_pylist()
+
+
+def primary_metric(label: Sequence[int], num_classes: int) -> Primary:
+    """Balanced accuracy; the AUROC for a binary set whose larger class exceeds 60 %."""
+    share = np.bincount(np.asarray(label, dtype=np.int64), minlength=num_classes).max() / max(len(label), 1)
+    return "auroc" if num_classes == 2 and share > LARGEST_SHARE else "balanced_accuracy"
+
+
+def hash_rows(rows: Iterable[tuple], classes: Sequence[str]) -> str:
+    """sha256 (hex) over sorted rows (sample, label, split, patient, content), independent of the order they come in."""
+    digest = hashlib.sha256(json.dumps(list(classes)).encode())
+    for line in sorted(json.dumps(row) for row in rows):
+        digest.update(b"\n" + line.encode())
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""The list of a labelled image set: read whole, judged whole.
+
+A set is a `manifest.csv` or `manifest.parquet` (`path,label[,split][,patient]`, paths relative to it), or a folder with one
+subfolder per class, or with train, val and test folders that hold those. One decision: nothing is repaired and nothing is
+skipped in silence. Every wrong cell is collected, the first ten are shown with line, column and value, and nothing starts until
+all are mended. A BOM and CRLF are fine; other columns are tolerated and named in the note, for a misspelt `patient` is one.
+
+What it costs: a `stat` per image before anything runs, and ids that are paths, so renaming a folder makes other samples.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raypath.data.manifest import SPLITS
+from raypath.errors import BadInput
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
+COLUMNS = ("path", "label", "split", "patient")
+MISSING = ("", "nan", "none", "null", "n/a")  # how spreadsheets and data frames write an empty cell
+MAX_SHOWN = 10
+
+Cells = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image of a set."""
+
+    sample: str
+    """Path relative to the set's folder, with '/' on every system: the id."""
+    path: Path
+    label: str
+    split: str
+    """ "" where none is given."""
+    patient: str | None
+
+
+def read_image_rows(source: Path) -> tuple[list[ImageRow], str]:
+    """The images of a folder or manifest, in its order, and a note on columns that were not used.
+
+    Raises BadInput (exit code 2) that lists the first ten wrong cells with line, column and value: a missing label, an unknown
+    split, a missing or empty file, a path given twice or leading out of the folder.
+    """
+    source = _manifest_of(Path(source))
+    if source.is_dir():
+        return _judge(source, source, list(_folder_lines(source))), ""
+    try:
+        lines = list(_parquet_lines(source) if source.suffix == ".parquet" else _csv_lines(source))
+    except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
+        raise BadInput(f"{source}: expected a CSV in UTF-8 or a Parquet file ({error})") from None
+    _require_columns(source, lines)
+    extra = sorted({column for _, cells in lines for column in cells} - set(COLUMNS))
+    return _judge(source, source.parent, lines), f"columns not used: {', '.join(extra)}" if extra else ""
+
+
+def _manifest_of(source: Path) -> Path:
+    """The manifest inside a folder, if it has one; else what was given."""
+    if not source.exists():
+        raise BadInput(
+            f"{source}: there is no such folder or manifest; expected class folders or a {MANIFEST_NAMES[0]}"
+        )
+    found = [source / name for name in MANIFEST_NAMES if (source / name).is_file()]
+    return found[0] if found else source
+
+
+def _folder_lines(folder: Path) -> Iterator[tuple[int, Cells]]:
+    """Class folders, or split folders that hold class folders, as the cells of a manifest."""
+    top = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    has_splits = bool(top) and set(top) <= set(SPLITS)
+    homes = [(split, folder / split) for split in top] if has_splits else [("", folder)]
+    number = 0
+    for split, home in homes:
+        for class_folder in sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith(".")):
+            for path in sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
+                number += 1
+                relative = path.relative_to(folder).as_posix()
+                yield number, {"path": relative, "label": class_folder.name, "split": split}
+    if not number:
+        raise BadInput(
+            f"{folder}: no images; expected one folder per class with files ending in {', '.join(IMAGE_SUFFIXES)}, "
+            f"or a {MANIFEST_NAMES[0]} with the columns path,label"
+        )
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[int, Cells]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, restkey="(beyond the header)")
+        if reader.fieldnames is None:
+            raise BadInput(f"{path}: the file is empty; expected a header line path,label[,split][,patient]")
+        for row in reader:
+            yield reader.line_num, {column: _text(value) for column, value in row.items()}
+
+
+def _parquet_lines(path: Path) -> Iterator[tuple[int, Cells]]:
+    for number, row in enumerate(pq.read_table(path).to_pylist(), start=1):
+        yield number, {column: _text(value) for column, value in row.items()}
+
+
+def _text(value: object) -> str:
+    """A cell as text, "" for every way to write an empty one."""
+    text = ",".join(value) if isinstance(value, list) else "" if value is None else str(value).strip()
+    return "" if text.lower() in MISSING else text
+
+
+def _require_columns(source: Path, lines: Sequence[tuple[int, Cells]]) -> None:
+    if not lines:
+        raise BadInput(f"{source}: no images below the header; expected lines path,label[,split][,patient]")
+    columns = list(lines[0][1])
+    absent = [column for column in ("path", "label") if column not in columns]
+    if absent:
+        hint = "; separate the columns with commas" if len(columns) == 1 and ";" in columns[0] else ""
+        raise BadInput(f"{source}: line 1: no column {' and '.join(absent)} among {', '.join(columns)}{hint}")
+
+
+def _judge(source: Path, root: Path, lines: list[tuple[int, Cells]]) -> list[ImageRow]:
+    """Every row, or one BadInput for all that are wrong."""
+    faults: list[str] = []
+    rows: list[ImageRow] = []
+    first_line: dict[str, int] = {}
+    needs_split = any(cells.get("split") for _, cells in lines)
+    resolved_root = root.resolve()
+    for number, cells in lines:
+        sample = PurePosixPath(cells["path"]).as_posix()
+        wrong = list(_wrong_cells(cells, resolved_root, needs_split))
+        if cells["path"] and sample in first_line:
+            wrong.append(("path", f"already on line {first_line[sample]}; every image once"))
+        first_line.setdefault(sample, number)
+        faults += [f"line {number}, column {column}: {cells.get(column, '')!r}: {text}" for column, text in wrong]
+        if not wrong:
+            patient = cells.get("patient") or None
+            rows.append(ImageRow(sample, root / sample, cells["label"], cells.get("split", ""), patient))
+    if faults:
+        more = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
+        raise BadInput("\n".join([f"{source}: {len(faults)} thing(s) to mend", *faults[:MAX_SHOWN], *more]))
+    return rows
+
+
+def _wrong_cells(cells: Cells, root: Path, needs_split: bool) -> Iterator[tuple[str, str]]:
+    """(column, what was expected) for every cell of a row that cannot be used."""
+    if not cells["label"]:
+        yield "label", "expected a class name; label the image or leave its line out"
+    split = cells.get("split", "")
+    if split and split not in SPLITS:
+        yield "split", f"expected one of {', '.join(SPLITS)}"
+    elif needs_split and not split:
+        yield "split", "expected a split, since other lines have one; fill all of them or none"
+    wrong_path = _wrong_path(cells["path"], root)
+    if wrong_path:
+        yield "path", wrong_path
+
+
+def _wrong_path(text: str, root: Path) -> str | None:
+    if not text or "\0" in text:
+        return "expected the path of an image, relative to the manifest"
+    path = (root / text).resolve()
+    if not path.is_relative_to(root):
+        return f"leads out of {root}; put the image (or its link's target) below that folder"
+    if not path.is_file():
+        return f"there is no such file ({path}); correct the path or leave the line out"
+    if path.stat().st_size == 0:
+        return "the file is empty; restore it or leave the line out"
+    return None

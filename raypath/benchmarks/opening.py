@@ -1,0 +1,71 @@
+"""The one door to the test rows.
+
+One decision: a test set that is asked twice is no test set. Every opening is one line in a ledger (who, on what, why, which
+time), written under a file lock before the rows are handed out; a second opening for the same data and encoder is refused unless
+it is asked for by name, and is then counted. What it costs: the ledger must be one file that all processes of a study can lock
+(a local disk, or a network file system with working locks); it stops nobody who edits it, it only makes honesty easy.
+"""
+
+import fcntl
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raypath.benchmarks.benchmark import Benchmark
+from raypath.errors import BadInput
+
+
+def open_test(benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, reopen: bool = False) -> pa.Table:
+    """The test rows of a benchmark, after writing the opening into `ledger` (JSON lines).
+
+    `encoder`: name or hash of what is tested; `reason`: a few words for the reader of the ledger. Raises BadInput for an empty
+    encoder or reason, for a damaged ledger, and for a second opening of the same data and encoder without `reopen=True`.
+    """
+    for what, text in (("encoder", encoder), ("reason", reason)):
+        if not text.strip():
+            raise BadInput(f"open_test({benchmark.name}): {what} is empty; expected some words for the ledger {ledger}")
+    ledger = Path(ledger)
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with ledger.open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by the death of the process
+        earlier = [
+            entry
+            for entry in _read(file, ledger)
+            if (entry["data_hash"], entry["encoder"]) == (benchmark.data_hash, encoder)
+        ]
+        if earlier and not reopen:
+            raise BadInput(
+                f"{benchmark.name}: its test was already opened for encoder {encoder!r} at {earlier[0]['time']} "
+                f"({earlier[0]['reason']}); ledger {ledger}. Use the scores of then, or pass reopen=True: it is counted"
+            )
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "benchmark": benchmark.name,
+            "data_hash": benchmark.data_hash,
+            "encoder": encoder,
+            "reason": reason,
+            "opening": len(earlier) + 1,
+        }
+        file.write(json.dumps(entry) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return benchmark.table.filter(pc.equal(benchmark.table["split"], "test"))
+
+
+def _read(file: IO[str], ledger: Path) -> list[dict]:
+    file.seek(0)
+    entries = []
+    for number, line in enumerate(file, start=1):
+        try:
+            entry = json.loads(line)
+            entries.append({key: entry[key] for key in ("time", "data_hash", "encoder", "reason")})
+        except (ValueError, KeyError, TypeError):
+            raise BadInput(
+                f"{ledger}: line {number} is no opening: {line[:80]!r}; expected a JSON object; mend or remove the line"
+            ) from None
+    return entries

@@ -1,0 +1,1 @@
+"""Studies: a matrix of encoders and benchmarks, and what may be concluded from it."""

@@ -1,0 +1,86 @@
+"""Pretraining on Ray Train, as the driver sees it.
+
+One decision: whatever cannot work is refused before anything starts, with the numbers and the remedy: worse than an error is a
+cluster on which nothing happens (Ray Data gets no CPU when the Train workers have them all, and waits without a word).
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+import ray.train
+import ray.train.torch
+
+from raypath.config import to_dict
+from raypath.data.index import Index
+from raypath.errors import BadInput, RaypathError
+from raypath.run_folder import RunFolder
+from raypath.training.checkpoint import ENCODER, newest_valid, read_step
+from raypath.training.settings import PretrainConfig, WorkerSettings, check_config
+from raypath.training.worker import PlanDataConfig, train_worker
+
+
+def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
+    """Train to the end, from wherever the run stands; returns the path of the final `encoder.safetensors`.
+
+    Ray must be initialised. Raises BadInput before anything starts if the cluster or the numbers do not allow it, Diverged,
+    TooManyQuarantined or Preempted as the workers found it, and what Ray Train raises once `max_failures` are spent.
+    """
+    index = Index(Path(config.index))
+    check_config(config, index)
+    check_same_index(run, index)
+    refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
+    run.forget_outcome()
+    job = {"config": to_dict(config), "run": str(run.path), "index_hash": index.hash}
+    resources = {"CPU": config.workers.cpus_per_worker} | ({"GPU": 1} if config.workers.use_gpu else {})
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config=job,
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers.num_workers, use_gpu=config.workers.use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=time.strftime(
+                "attempt-%Y%m%d-%H%M%S"
+            ),  # under a name it knows, Ray would silently go on with the old state
+            storage_path=str(run.path / "ray"),
+            failure_config=ray.train.FailureConfig(max_failures=config.workers.max_failures),
+        ),
+        datasets={"train": lambda: None},  # only the name: PlanDataConfig makes what is behind it
+        dataset_config=PlanDataConfig(job),
+    )
+    trainer.fit()
+    run.raise_outcome()
+    final = newest_valid(run.checkpoints)
+    if final is None or read_step(final) != config.loop.num_steps:
+        raise RaypathError(f"{run.path}: training ended without a valid checkpoint of step {config.loop.num_steps}")
+    return final / ENCODER
+
+
+def check_same_index(run: RunFolder, index: Index) -> None:
+    """Raise BadInput if the run was started on an index with other tiles; remember the hash of a new run."""
+    known = run.read("run.json")
+    if known.get("index_hash", index.hash) != index.hash:
+        raise BadInput(
+            f"{index.folder}: the index has the hash {index.hash[:12]}, the run was started on {known['index_hash'][:12]};"
+            " resume with the index of then, or start a new run"
+        )
+    run.write("run.json", known | {"index_hash": index.hash})
+
+
+def refuse_starvation(workers: WorkerSettings, read_cpus: float, cluster: Mapping[str, float]) -> None:
+    """Raise BadInput unless the cluster has room for all workers *and* for at least one reading task."""
+    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
+    taken = workers.num_workers * workers.cpus_per_worker
+    if cpus - taken < read_cpus:
+        room = max(0.0, (cpus - read_cpus) / workers.num_workers)
+        raise BadInput(
+            f"{workers.num_workers} workers with {workers.cpus_per_worker:g} CPUs each take {taken:g} of the cluster's {cpus:g};"
+            f" reading tiles needs {read_cpus:g} more, and without it training would wait for ever: set"
+            f" workers.cpus_per_worker to at most {room:.2g}, or workers.num_workers or stream.read_cpus lower"
+        )
+    if workers.use_gpu and gpus < workers.num_workers:
+        raise BadInput(
+            f"{workers.num_workers} workers want a GPU each, the cluster has {gpus:g}: set workers.num_workers={gpus:g}"
+        )

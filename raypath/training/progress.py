@@ -1,0 +1,69 @@
+"""What a person sees while a run trains: a line with step, loss, speed, waiting and the time left.
+
+One decision: the line is made from the run's own `metrics.jsonl`, by the driver, so it shows the same in a terminal and in the log
+of a job, and costs the workers nothing.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class ProgressLines:
+    """Calls `show(line)` every `every_s` while steps come in; a context manager."""
+
+    def __init__(self, metrics: Path, num_steps: int, show: Callable[[str], None], every_s: float = 5.0):
+        self.metrics, self.num_steps, self.show, self.every_s = metrics, num_steps, show, every_s
+        self._offset = metrics.stat().st_size if metrics.exists() else 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
+
+    def __enter__(self) -> "ProgressLines":
+        self._started_s, self._first_step = time.monotonic(), None
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self._done.set()
+        self._thread.join()
+        self._show_new()
+
+    def _run(self) -> None:
+        while not self._done.wait(self.every_s):
+            self._show_new()
+
+    def _show_new(self) -> None:
+        lines = self._new_lines()
+        if not lines:
+            if self._first_step is None:
+                self.show(f"starting workers ({time.monotonic() - self._started_s:.0f} s)")
+            return
+        if self._first_step is None:
+            self._first_step, self._first_s = lines[0]["step"], time.monotonic()
+        self.show(progress_line(lines, self.num_steps))
+
+    def _new_lines(self) -> list[dict]:
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open() as file:
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind("\n") + 1]
+        self._offset += len(whole.encode())
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def progress_line(lines: list[dict], num_steps: int) -> str:
+    """One line for the steps since the last one; `lines` are those of metrics.jsonl."""
+    values = [line["metrics"] for line in lines]
+    took_s = sum(v["step_s"] for v in values)
+    waited_s = sum(v["step_s"] * v["waiting_share"] for v in values)
+    tiles = sum(v["step_s"] * v["tiles_per_s"] for v in values)
+    step = lines[-1]["step"]
+    left_s = (num_steps - step) * took_s / len(values)
+    return (
+        f"step {step}/{num_steps}  loss {values[-1]['loss']:.3f}  {tiles / took_s:.0f} tiles/s"
+        f"  waiting for data {waited_s / took_s:.0%}  {left_s // 60:.0f}:{left_s % 60:02.0f} left"
+    )
