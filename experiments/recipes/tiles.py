@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 
-from recipes.demo import demo
-
 from raypath.data.plan import PlanSettings
 from raypath.data.views import ViewSettings
 from raypath.models import EncoderSettings
 from raypath.objectives import SimCLRSettings
 from raypath.training.loop import LoopSettings
 from raypath.training.optim import OptimSettings
+from recipes.demo import demo
 
 
 def simclr_tiles():

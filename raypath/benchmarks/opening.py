@@ -33,16 +33,9 @@ def open_test(benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, 
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with ledger.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by the death of the process
-        earlier = [
-            entry
-            for entry in _read(file, ledger)
-            if (entry["data_hash"], entry["encoder"]) == (benchmark.data_hash, encoder)
-        ]
+        earlier = _openings(file, benchmark, encoder, ledger)
         if earlier and not reopen:
-            raise BadInput(
-                f"{benchmark.name}: its test was already opened for encoder {encoder!r} at {earlier[0]['time']} "
-                f"({earlier[0]['reason']}); ledger {ledger}. Use the scores of then, or pass reopen=True: it is counted"
-            )
+            raise _already_opened(benchmark, encoder, earlier[0], ledger)
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "benchmark": benchmark.name,
@@ -55,6 +48,27 @@ def open_test(benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, 
         file.flush()
         os.fsync(file.fileno())
     return benchmark.table.filter(pc.equal(benchmark.table["split"], "test"))
+
+
+def check_unopened(benchmark: Benchmark, encoder: str, *, ledger: Path) -> None:
+    """Raise the BadInput that `open_test` would raise, before any work is spent on an encoder whose test is used up."""
+    if Path(ledger).is_file():
+        with Path(ledger).open(encoding="utf-8") as file:
+            earlier = _openings(file, benchmark, encoder, Path(ledger))
+        if earlier:
+            raise _already_opened(benchmark, encoder, earlier[0], Path(ledger))
+
+
+def _openings(file: IO[str], benchmark: Benchmark, encoder: str, ledger: Path) -> list[dict]:
+    wanted = (benchmark.data_hash, encoder)
+    return [entry for entry in _read(file, ledger) if (entry["data_hash"], entry["encoder"]) == wanted]
+
+
+def _already_opened(benchmark: Benchmark, encoder: str, first: dict, ledger: Path) -> BadInput:
+    return BadInput(
+        f"{benchmark.name}: its test was already opened for encoder {encoder!r} at {first['time']} "
+        f"({first['reason']}); ledger {ledger}. Use the scores of then, or pass reopen=true: it is counted"
+    )
 
 
 def _read(file: IO[str], ledger: Path) -> list[dict]:

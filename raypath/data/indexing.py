@@ -10,6 +10,7 @@ Costs per slide: opening it in a child (0.4 s), a thumbnail, one sha256 of the f
 import json
 import os
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
+from ray.util.annotations import RayDeprecationWarning
 
 from raypath.data.index import SCHEMA, Index, IndexHash
 from raypath.data.manifest import SlideRow, write_manifest
@@ -26,8 +28,9 @@ from raypath.data.staging import local_path
 from raypath.errors import BadInput, SlideError
 from raypath.hashing import file_sha256
 from raypath.slides import Slide, TileGrid, TileSpec, check_slide, tissue_fractions, tissue_mask
+from raypath.slides.tissue import THUMBNAIL_MPP
 
-THUMBNAIL_MPP = 8.0  # um per px at which tissue is told from glass
+NO_TISSUE = "no tile that fits the slide has enough tissue"
 _SLIDES_PER_ROW_GROUP = 64
 _MAX_BLOCKS = 2_000  # Ray Data needs 3 s to start 2,000 tasks and 30 s for 20,000
 
@@ -41,6 +44,8 @@ class Outcome:
     num_tiles: int
     reason: str | None = None
     message: str | None = None
+    is_unchanged: bool = False
+    """Whether the part of an earlier run was taken as it is."""
 
 
 def make_index(
@@ -65,16 +70,16 @@ def make_index(
     _write_quarantine(outcomes, folder / "quarantine.jsonl")
     sound = [parts / f"{o.slide}.parquet" for o in outcomes if o.reason is None]
     if not any(o.num_tiles for o in outcomes):
-        raise BadInput(
-            f"{folder}: 0 tiles in {len(rows)} slides ({_tally(outcomes)}); see {folder / 'quarantine.jsonl'}"
-        )
+        raise BadInput(_nothing_found(folder, outcomes))
     _join(sound, spec, folder)
     return Index(folder), outcomes
 
 
 def _run(rows: list[SlideRow], spec: TileSpec, parts: Path) -> Iterator[Outcome]:
     job = ray.data.from_items([asdict(row) for row in rows], override_num_blocks=min(len(rows), _MAX_BLOCKS))
-    job = job.map(_index_row, fn_args=(spec, str(parts)), num_cpus=1, max_retries=1)
+    with warnings.catch_warnings():  # Ray has no named parameter for max_retries, and its default is to retry for ever
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        job = job.map(_index_row, fn_args=(spec, str(parts)), num_cpus=1, max_retries=1)
     job.context.enable_progress_bars = False
     job.context.print_on_execution_start = False
     for row in job.iter_rows():
@@ -92,9 +97,9 @@ def index_slide(row: SlideRow, spec: TileSpec, parts: Path) -> Outcome:
         path = local_path(row.path)
         key = _part_key(row, path, spec)
         num_tiles = _unchanged(part, key)
-        if num_tiles is None:
-            num_tiles = _write_part(row, path, spec, part, key)
-        return Outcome(row.slide, row.path, num_tiles)
+        if num_tiles is not None:
+            return Outcome(row.slide, row.path, num_tiles, is_unchanged=True)
+        return Outcome(row.slide, row.path, _write_part(row, path, spec, part, key))
     except SlideError as error:
         part.unlink(missing_ok=True)
         return Outcome(row.slide, row.path, 0, type(error).__name__, str(error))
@@ -168,6 +173,7 @@ def _join(parts: list[Path], spec: TileSpec, folder: Path) -> None:
         "num_tiles": num_tiles,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    (folder / "index.json").unlink(missing_ok=True)  # never the tiles of one run with the hash of another
     draft.replace(folder / "index.parquet")
     (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
 
@@ -187,10 +193,15 @@ def _write_quarantine(outcomes: list[Outcome], path: Path) -> None:
     bad = [o for o in outcomes if o.reason is not None]
     empty = [o for o in outcomes if o.reason is None and o.num_tiles == 0]
     lines = [{"slide": o.slide, "path": o.path, "reason": o.reason, "message": o.message} for o in bad]
-    lines += [
-        {"slide": o.slide, "path": o.path, "reason": "no_tissue", "message": "no tile has enough tissue"} for o in empty
-    ]
+    lines += [{"slide": o.slide, "path": o.path, "reason": "no_tissue", "message": NO_TISSUE} for o in empty]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _nothing_found(folder: Path, outcomes: list[Outcome]) -> str:
+    first = next((f"; the first: {o.message}" for o in outcomes if o.message), "")
+    return (
+        f"{folder}: 0 tiles in {len(outcomes)} slides ({_tally(outcomes)}){first}; all: {folder / 'quarantine.jsonl'}"
+    )
 
 
 def _tally(outcomes: list[Outcome]) -> str:

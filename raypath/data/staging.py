@@ -54,13 +54,15 @@ class StagedFiles:
         return target
 
     def _copy(self, uri: str, target: Path) -> None:
+        for left in self.folder.glob(f".{target.name}.*"):  # by a process that was killed: the lock is ours
+            left.unlink(missing_ok=True)
         draft = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             with fsspec.open(uri, "rb") as remote, draft.open("wb") as local:
                 while piece := remote.read(8 << 20):
                     local.write(piece)
             draft.rename(target)
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # every protocol has its own; an object store's missing credentials are no OSError
             raise SlideMissing(f"{uri}: cannot be fetched ({type(error).__name__}: {error})") from None
         finally:
             draft.unlink(missing_ok=True)

@@ -39,7 +39,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.settings = settings
         self.trunk = _build_trunk(settings)
-        self.width: int = self.trunk.num_features
+        # timm's num_features is the width of the maps; a trunk with a hidden layer behind its pooling (MobileNetV3) is wider
+        self.width: int = getattr(self.trunk, "head_hidden_size", None) or self.trunk.num_features
         self.register_buffer("mean", 255 * torch.tensor(settings.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(settings.std).view(1, 3, 1, 1), persistent=False)
 

@@ -9,7 +9,9 @@ Costs one all-reduce of 2C + 1 numbers per layer and direction.
 
 import torch
 import torch.distributed as dist
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
@@ -17,28 +19,23 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if not (dist.is_initialized() and dist.get_world_size() > 1):
         return module
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm) and not isinstance(child, CPUSyncBatchNorm):
-            setattr(module, name, CPUSyncBatchNorm.of(child))
-        else:
-            synchronise_batch_norm(child, device)
+        return convert_sync_batchnorm(module)  # timm's: torch's own drops the activations that timm fuses with its norms
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, CPUSyncBatchNorm | _SyncedForward):
+            CPUSyncBatchNorm.convert(layer)
     return module
 
 
-class CPUSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+class CPUSyncBatchNorm(_BatchNorm):
     """Batch norm whose training statistics are those of the global batch (any rank of gloo)."""
 
     @classmethod
-    def of(cls, norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
-        """The synchronised twin of `norm`; a subclass with a forward of its own (timm's BatchNormAct2d) keeps it."""
-        plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-        if type(norm) not in plain:
-            # timm fuses norm and activation: swap only how the statistics are taken, not what follows.
+    def convert(cls, norm: _BatchNorm) -> None:
+        """Synchronise `norm` in place; a subclass with a forward of its own (timm's BatchNormAct2d) keeps what it adds."""
+        if type(norm) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            norm.__class__ = cls
+        else:  # timm fuses norm and activation: swap only how the statistics are taken, not what follows
             norm.__class__ = type(f"Sync{type(norm).__name__}", (_SyncedForward, type(norm)), {})
-            return norm
-        norm.__class__ = cls
-        return norm
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise [B, C, ...] with the statistics of all ranks in training, with the running ones in evaluation."""
@@ -55,14 +52,14 @@ class _SyncedForward:
         return self.act(self.drop(_normalise(self, inputs)))
 
 
-def _normalise(norm: nn.modules.batchnorm._BatchNorm, inputs: Tensor) -> Tensor:
+def _normalise(norm: _BatchNorm, inputs: Tensor) -> Tensor:
     if not norm.training:
         return nn.functional.batch_norm(
             inputs, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
         )
     channels = [1, -1] + [1] * (inputs.dim() - 2)
     others = [d for d in range(inputs.dim()) if d != 1]
-    values = inputs.float()
+    values = inputs if inputs.dtype == torch.float64 else inputs.float()
     count = torch.full((1,), values.numel() / values.shape[1], device=values.device)
     # Two passes: the variance about the global mean, because E[x^2] - E[x]^2 loses digits in float32.
     sums = _AllReduce.apply(torch.cat([values.sum(others), count]))
@@ -76,7 +73,7 @@ def _normalise(norm: nn.modules.batchnorm._BatchNorm, inputs: Tensor) -> Tensor:
     return normalised.to(inputs.dtype)
 
 
-def _update_running(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+def _update_running(norm: _BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) -> None:
     if not norm.track_running_stats:
         return
     norm.num_batches_tracked += 1

@@ -6,6 +6,7 @@ nothing here reads a pickle.
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -30,9 +31,7 @@ def load_encoder(path: Path) -> Encoder:
     Raises BadInput, with the names, unless file and architecture cover each other exactly.
     """
     card, tensors = _read(path)
-    values = {name: value for name, value in card.items() if name != "width"}
-    values |= {name: tuple(values[name]) for name in ("mean", "std")}
-    encoder = Encoder(EncoderSettings(**values))
+    encoder = Encoder(_settings(card, path))
     own = encoder.state_dict()
     missing, unexpected = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     misshapen = sorted(n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape)
@@ -43,6 +42,15 @@ def load_encoder(path: Path) -> Encoder:
         )
     encoder.load_state_dict(tensors)
     return encoder
+
+
+def _settings(card: dict, path: Path) -> EncoderSettings:
+    known = {field.name for field in fields(EncoderSettings)}
+    if card.keys() != known | {"width"}:
+        strange = sorted(card.keys() ^ (known | {"width"}))
+        raise BadInput(f"{path}: the encoder card does not say what this version expects: {', '.join(strange)}")
+    values = {name: value for name, value in card.items() if name in known}
+    return EncoderSettings(**values | {name: tuple(values[name]) for name in ("mean", "std")})
 
 
 def _read(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:

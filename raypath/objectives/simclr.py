@@ -72,7 +72,8 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> tuple[Tensor, 
     self_at = torch.cat([own, own + len(all_first)])
     partner_at = torch.cat([own + len(all_first), own])
 
-    logits = torch.cat([first, second]) @ everything.T / temperature  # [2B, 2N]
+    with torch.autocast(first.device.type, enabled=False):  # bfloat16 would round s / T to 3 significant digits
+        logits = torch.cat([first, second]) @ everything.T / temperature  # [2B, 2N]
     logits = logits.scatter(1, self_at[:, None], float("-inf"))  # an anchor is not its own negative
     loss = nn.functional.cross_entropy(logits, partner_at)
     top1 = (logits.detach().argmax(1) == partner_at).float().mean()

@@ -50,7 +50,7 @@ _SLIDE_STREAM, _SITE_STREAM, _PATIENT_STREAM = 0, 1, 2  # keep the random number
 
 @dataclass(frozen=True)
 class PhantomRow:
-    """One line of the manifest; `path` is relative to the manifest, `number` and `patient_number` count from 1."""
+    """One line of the manifest; `number` and `patient_number` count from 1."""
 
     number: int
     patient_number: int
@@ -59,14 +59,17 @@ class PhantomRow:
 
     @property
     def slide(self) -> str:
+        """The slide's id."""
         return f"phantom-{self.number:04d}"
 
     @property
     def path(self) -> str:
+        """The slide's file, relative to the manifest."""
         return f"{self.slide}.svs"
 
     @property
     def patient(self) -> str:
+        """The patient's id."""
         return f"patient-{self.patient_number:04d}"
 
 

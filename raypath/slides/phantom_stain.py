@@ -3,7 +3,7 @@
 Tissue arrives as a rank in [0, 1] per pixel (`phantom_texture`). One decision: the concentrations of haematoxylin and
 eosin are functions of that rank, the same for every class, and everything else that changes colour (stain vectors, section
 thickness, cellularity, folds, pen, blur, noise) is drawn without knowing the class. Colours obey Beer and Lambert:
-intensity = white * exp(-(concentrations @ stain vectors)). It costs 0.25 us per pixel.
+intensity = white * exp(-(concentrations @ stain vectors)). It costs about 0.1 us per pixel.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,9 @@ def stain_tissue(
     eosin = np.interp(steps, _RANK_KNOTS, _EOSIN_KNOTS).astype(np.float32)[table_index]
     ground = 0.06 * value_noise(shape, wavelength_px=10, rng=rng) + 0.10 * value_noise(shape, wavelength_px=60, rng=rng)
     haematoxylin *= np.exp(0.12 * value_noise(shape, wavelength_px=60, rng=rng))
-    haematoxylin += np.minimum(2 * eosin, 1) * ground  # bluish and purely pink stroma, where it is no opening
+    # Bluish and purely pink stroma, where it is no opening. It also unties red from green: without it what JPEG does to
+    # fine structures is readable from the three histograms together (colour baseline 0.48 instead of 0.34).
+    haematoxylin += np.minimum(2 * eosin, 1) * ground
     np.maximum(haematoxylin, 0, out=haematoxylin)
     thickness = thickness * np.exp(0.10 * value_noise(shape, wavelength_px=400, rng=rng)) * is_tissue
     haematoxylin *= thickness

@@ -1,10 +1,13 @@
 """Antialiased resizing of uint8 tiles: the only one used for tiles, so that every path gives the same pixels.
 
-The one decision: torch's bilinear resize with antialiasing, directly on uint8 and on a channels-last view. It equals
-Pillow's BILINEAR (a triangle filter as wide as the reduction) to one level, is the fastest known on a CPU, and gives a
-tile the same pixels alone and in a batch. Torch is imported at the first call and not before. Cost: 800 -> 512 px 0.8
-CPU ms a tile. A triangle is softer than a scanner's own pyramid: halving leaves 0.4 of the power at the new Nyquist frequency
-(see tests/slides/test_spectrum.py).
+The one decision: torch's bicubic resize with antialiasing, directly on uint8 and on a channels-last view. It equals
+Pillow's BICUBIC (a cubic filter, a = -0.5, stretched by the reduction) to one level, gives a tile the same pixels alone and
+in a batch, and keeps the spectrum of a scan: level 0 of a 0.25 um slide halved by it misses the power spectrum of a native
+0.5 um scan by 0.026 (mean |log10 ratio|, 0.1 to 0.9 cycles per um). The triangle filter of bilinear misses it by 0.19, more
+than the aliasing of nearest neighbour (0.11): it blurs (see tests/slides/test_spectrum.py). The cubic filter has negative
+lobes, so an edge may overshoot by some levels, as a scanner's own sharpening does.
+
+Torch is imported at the first call and not before. Cost: 800 -> 512 px 0.8 CPU ms a tile, at most 20 % above bilinear.
 """
 
 import numpy as np
@@ -28,5 +31,5 @@ def resize(images: np.ndarray, extent_px: int) -> np.ndarray:
 
     channels_last = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     with torch.no_grad():
-        resized = interpolate(channels_last, (extent_px, extent_px), mode="bilinear", antialias=True)
+        resized = interpolate(channels_last, (extent_px, extent_px), mode="bicubic", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1).numpy())

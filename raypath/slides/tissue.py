@@ -14,6 +14,7 @@ import numpy as np
 
 from raypath.slides.tiles import TileGrid
 
+THUMBNAIL_MPP = 8.0  # um per px at which the index looks for tissue
 SMOOTH_UM = 16.0  # about two nuclei: noise and empty cells vanish, tissue edges stay
 MIN_DENSITY, MAX_DENSITY = 0.05, 0.09  # bounds of the threshold; glass with its halos of dye stays below 0.08
 DARKEST_WHITE = 205  # a slide without any glass must not call its palest tissue white

@@ -1,8 +1,8 @@
 """Checkpoints: a folder that is either whole and true, or not there.
 
 One decision: a checkpoint is written beside its place, flushed to disk, and renamed; the sha256 of every file stands in
-`checkpoint.json`. What does not fit is no checkpoint: resuming takes the newest one that is valid *on storage*, whatever anybody
-reported. Weights are safetensors, the rest is JSON; no pickle is ever read.
+`checkpoint.json`, with its own. What does not fit is no checkpoint: resuming takes the newest one that is valid *on
+storage*, whatever anybody reported. Weights are safetensors, the rest is JSON; no pickle is ever read.
 
     step-00000100/encoder.safetensors   what transfers
                   state.safetensors     the rest of the objective, and the optimiser
@@ -10,6 +10,7 @@ reported. Weights are safetensors, the rest is JSON; no pickle is ever read.
                   checkpoint.json       versions, config, index hash, sha256 of the three
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 ENCODER, STATE, STATE_JSON, MANIFEST = "encoder.safetensors", "state.safetensors", "state.json", "checkpoint.json"
 _PREFIX = "step-"
+_OWN = "own_sha256"
 
 
 def save_checkpoint(folder: Path, state: TrainState, about: dict[str, Any]) -> Path:
@@ -44,9 +46,11 @@ def save_checkpoint(folder: Path, state: TrainState, about: dict[str, Any]) -> P
     try:
         save_encoder(state.objective.encoder, draft / ENCODER)
         save_file(_tensors(state), draft / STATE)
-        _write_json(draft / STATE_JSON, {"step": state.step, "digest": state.digest})
+        optimizer = type(state.optimizer).__name__
+        _write_json(draft / STATE_JSON, {"step": state.step, "digest": state.digest, "optimizer": optimizer})
         hashes = {name: file_sha256(draft / name) for name in (ENCODER, STATE, STATE_JSON)}
-        _write_json(draft / MANIFEST, {**about, "step": state.step, "sha256": hashes})
+        manifest = {**about, "step": state.step, "sha256": hashes}
+        _write_json(draft / MANIFEST, {**manifest, _OWN: _own_sha256(manifest)})
         for path in [*draft.iterdir(), draft]:
             _flush(path)
         shutil.rmtree(final, ignore_errors=True)
@@ -73,9 +77,12 @@ def verify(path: Path) -> dict[str, Any]:
     """The contents of `checkpoint.json`; raises CheckpointInvalid, naming the file, if any file is not what it says."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
+        own = manifest.pop(_OWN)
         hashes = manifest["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointInvalid(f"{path}: no readable {MANIFEST} ({error})") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointInvalid(f"{path}: no readable {MANIFEST} ({type(error).__name__}: {error})") from None
+    if own != _own_sha256(manifest):
+        raise CheckpointInvalid(f"{path / MANIFEST}: its own sha256 does not fit")
     for name in (ENCODER, STATE, STATE_JSON):
         if not (path / name).is_file() or file_sha256(path / name) != hashes.get(name):
             raise CheckpointInvalid(f"{path / name}: its sha256 is not the one in {MANIFEST}")
@@ -100,23 +107,47 @@ def load_checkpoint(path: Path, state: TrainState, *, rank: int) -> None:
         raise CheckpointInvalid(f"{path}: {error}") from None
     objective = {name.removeprefix("objective."): t for name, t in tensors.items() if name.startswith("objective.")}
     objective |= {f"encoder.{name}": tensor for name, tensor in encoder.items()}
-    own = state.objective.state_dict()
-    if own.keys() != objective.keys():
-        strange = sorted(own.keys() ^ objective.keys())
-        raise BadInput(
-            f"{path}: a checkpoint of another objective or encoder: {len(strange)} names differ, e.g. {strange[:3]}"
-        )
+    values = json.loads((path / STATE_JSON).read_text())
+    _check_fit(path, state, objective, values["optimizer"])
     state.objective.load_state_dict(objective)
     _load_optimizer(state.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
-    values = json.loads((path / STATE_JSON).read_text())
     state.step = values["step"]
     state.digest = values["digest"] if rank == 0 else 0  # the digest of all ranks lives on rank 0
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for path in sorted(folder.glob(f"{_PREFIX}*"))[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what is older than the newest `keep` (at least 1) valid checkpoints, and drafts that a killed writer left.
+
+    Broken ones do not count: after a fall-back, one with a higher step may lie beside the checkpoint just written.
+    """
+    for draft in folder.glob(f".{_PREFIX}*"):
+        shutil.rmtree(draft, ignore_errors=True)
+    num_valid = 0
+    for path in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+        if num_valid >= max(1, keep):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            num_valid += _is_valid(path)
+
+
+def _is_valid(path: Path) -> bool:
+    try:
+        verify(path)
+    except CheckpointInvalid:
+        return False
+    return True
+
+
+def _check_fit(path: Path, state: TrainState, saved: dict[str, torch.Tensor], optimizer: str) -> None:
+    own = state.objective.state_dict()
+    strange = sorted(own.keys() ^ saved.keys())
+    strange += sorted(n for n in own.keys() & saved.keys() if own[n].shape != saved[n].shape)
+    if strange:
+        raise BadInput(
+            f"{path}: a checkpoint of another objective or encoder: {len(strange)} names or shapes differ, e.g. {strange[:3]}"
+        )
+    if optimizer != type(state.optimizer).__name__:
+        raise BadInput(f"{path}: a checkpoint of {optimizer}, but the run uses {type(state.optimizer).__name__}")
 
 
 def _tensors(state: TrainState) -> dict[str, torch.Tensor]:
@@ -136,6 +167,10 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.T
         _, number, key = name.split(".", 2)
         saved.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": saved, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _own_sha256(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

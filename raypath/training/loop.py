@@ -84,7 +84,8 @@ def fit(
             device.type, torch.bfloat16, enabled=loop.precision == "bfloat16" and device.type == "cuda"
         ):
             losses = model(batch)
-        losses["loss"].backward()
+        # A loss that is not finite need not have such a gradient; the factor (1, or NaN) gives it one, on every rank.
+        losses["loss"].backward(1 + 0 * losses["loss"].detach())
 
         # Step: the gradient's norm is the same on every rank, so all of them stop or none does.
         progress = state.step / loop.num_steps
@@ -136,7 +137,7 @@ def _rank() -> int:
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
-    return (seed * 1_000_003 + step) * 65_537 + rank
+    return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63  # torch takes 64 bits
 
 
 def _any_rank(flag: bool, device: torch.device) -> bool:

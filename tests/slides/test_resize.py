@@ -7,9 +7,9 @@ from tests.slides.forge import picture
 
 
 @pytest.mark.parametrize(("extent", "extent_px"), [(256, 128), (799, 512), (400, 512), (100, 130), (511, 100)])
-def test_equals_pillow_bilinear_within_one_level(extent, extent_px):
+def test_equals_pillow_bicubic_within_one_level(extent, extent_px):
     image = picture(extent, extent)
-    expected = np.asarray(Image.fromarray(image).resize((extent_px, extent_px), Image.Resampling.BILINEAR))
+    expected = np.asarray(Image.fromarray(image).resize((extent_px, extent_px), Image.Resampling.BICUBIC))
     assert np.abs(resize(image[None], extent_px)[0].astype(int) - expected).max() <= 1
 
 

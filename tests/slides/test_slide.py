@@ -60,7 +60,7 @@ def test_reads_the_finest_level_not_coarser_than_the_target(path, rgb, extent_l0
     assert slide.best_level(extent_l0 / extent_px) == level
     left, top, side = (value // 2**level for value in (x_l0, y_l0, extent_l0))
     source = forge.halve(rgb, level)[top : top + side, left : left + side]
-    expected = Image.fromarray(source).resize((extent_px, extent_px), Image.Resampling.BILINEAR)
+    expected = Image.fromarray(source).resize((extent_px, extent_px), Image.Resampling.BICUBIC)
     assert np.abs(slide.read(x_l0, y_l0, extent_l0, extent_px).astype(int) - np.asarray(expected)).max() <= 1
 
 

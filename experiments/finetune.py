@@ -1,0 +1,88 @@
+"""Score an encoder on a labelled set, without a search: fine-tune all its weights, or probe it frozen.
+
+    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR                       fine-tuning
+    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen, linear
+    python experiments/finetune.py encoder=colour  benchmark.path=DIR protocol.kind=probe   the colour baseline
+
+Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down.
+"""
+
+import launch
+import torch
+from launch import say
+from transfers import open_and_score, transfer_tags
+
+from raypath.benchmarks import Predictions, score
+from raypath.config import override, to_dict
+from raypath.errors import BadInput
+from raypath.protocols import FinetuneSettings, finetune, open_encoder, probe
+from raypath.protocols.encoders import short_name
+from raypath.protocols.transfer import TransferConfig, training_samples
+from raypath.run_folder import RunFolder, runs_root
+
+
+def main(arguments: list[str]) -> None:
+    """Train on train, choose on val, and open the test if asked to."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        say(__doc__)
+        return
+    opens_test, assignments = launch.pick(arguments, "test")
+    config = override(TransferConfig(name="finetune"), assignments)
+    if not config.encoder:
+        raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
+    if config.encoder == "colour" and isinstance(config.protocol, FinetuneSettings):
+        raise BadInput("encoder=colour has nothing to fine-tune: set protocol.kind=probe")
+    launch.start_ray()
+    run_transfer(config, opens_test=opens_test == "true")
+
+
+def run_transfer(config: TransferConfig, *, opens_test: bool) -> None:
+    """One transfer as one MLflow run."""
+    benchmark = config.benchmark.load(config.seed)
+    run = RunFolder.create(runs_root(), f"{config.protocol.kind}-{benchmark.name}", config)
+    benchmark.write_split(run.path)
+    tracker = launch.start_tracking()
+    name = f"{short_name(config.encoder)} on {benchmark.name}, {config.protocol.kind}"
+    run_id = tracker.start_run(name, tags=transfer_tags(config, benchmark), params=to_dict(config))
+    say(f"{benchmark.name}: {benchmark.split_note}")
+    status = "FAILED"
+    try:
+        train, val = training_samples(config, benchmark)
+        fitted = fit(
+            config, train, val, benchmark.primary, lambda epoch, metrics: tracker.log_metrics(run_id, metrics, epoch)
+        )
+        show(tracker, run_id, run, "val", fitted.val, benchmark.primary)
+        if opens_test:
+            predictions = open_and_score(config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=runs_root())
+            show(tracker, run_id, run, "test", predictions, benchmark.primary)
+        status = "FINISHED"
+    finally:
+        tracker.end_run(run_id, status)
+    say(f"run {run.path}")
+
+
+def fit(config: TransferConfig, train, val, metric: str, log):
+    """The fitted protocol: something with `val` predictions and `predict(samples, device)`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder = open_encoder(config.encoder, seed=config.seed)
+    if not isinstance(config.protocol, FinetuneSettings):
+        return probe(encoder, train, val, config.protocol, metric=metric, device=device)
+
+    def report(epoch: int, metrics: dict[str, float], classifier, is_best: bool) -> None:
+        log(epoch, metrics)
+        say(f"epoch {epoch}/{config.protocol.epochs}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+
+    return finetune(encoder, train, val, config.protocol, metric=metric, seed=config.seed, device=device, report=report)
+
+
+def show(tracker, run_id: str, run: RunFolder, split: str, predictions: Predictions, metric: str) -> None:
+    """Print, save and log the scores of one split."""
+    scores = score(predictions)
+    predictions.save(run.path / f"{split}.parquet")
+    numbers = {f"{split}_{name}": scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")}
+    tracker.log_metrics(run_id, numbers)
+    say(f"{split}: {metric} {scores[metric]:.3f}  ({len(predictions.sample)} samples)")
+
+
+if __name__ == "__main__":
+    launch.run(main)

@@ -1,0 +1,69 @@
+"""Tune the fine-tuning of encoders on a labelled set and compare them on its test.
+
+    python experiments/sweep.py encoder=runs/ID,random,colour benchmark.path=DIR [key=value ...]
+    python experiments/sweep.py encoder=runs/ID benchmark.path=DIR sweep.search=grid 'sweep.space={"protocol.lr":[0.001,0.0003]}'
+    python experiments/sweep.py resume=runs/ID
+
+The same trials for every encoder, selection on val; the test is opened once for each winner (reopen=true to do it again: counted).
+"""
+
+from dataclasses import replace
+
+import launch
+from launch import console, say
+from transfers import compare, expand_encoders, table_of
+
+from raypath.config import config_hash, override, to_dict
+from raypath.errors import BadInput
+from raypath.protocols.transfer import TransferConfig
+from raypath.run_folder import RunFolder, runs_root
+
+
+def main(arguments: list[str]) -> None:
+    """Start a comparison, or go on with one."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        say(__doc__)
+        return
+    resume, assignments = launch.pick(arguments, "resume")
+    reopen, assignments = launch.pick(assignments, "reopen")
+    if resume:
+        run = RunFolder.open(resume)
+        config = run.config(TransferConfig)
+        if assignments:
+            raise BadInput(
+                f"{' '.join(assignments)}: a resumed sweep goes on as it was; start a new one for other settings"
+            )
+    else:
+        config = override(TransferConfig(name="sweep"), assignments)
+        config = replace(config, encoder=",".join(expand_encoders(config.encoder)))
+    launch.start_ray()
+    benchmark = config.benchmark.load(config.seed)
+    if not resume:
+        run = RunFolder.create(runs_root(), f"sweep-{benchmark.name}", config)
+    tracker = launch.start_tracking()
+    known = run.read("run.json")
+    tags = {"benchmark": benchmark.name, "config_hash": config_hash(config), "data_hash": benchmark.data_hash}
+    parent = tracker.start_run(run.id, tags=tags, params=to_dict(config), resume=known.get("mlflow_run_id"))
+    run.write("run.json", {"mlflow_run_id": parent, "mlflow_uri": tracker.uri})
+    status = "FAILED"
+    try:
+        results = compare(
+            config,
+            config.encoder.split(","),
+            benchmark,
+            run,
+            tracker,
+            parent=parent,
+            ledger=runs_root(),
+            reopen=reopen == "true",
+            resume=bool(resume),
+        )
+        status = "FINISHED"
+    finally:
+        tracker.end_run(parent, status)
+    console.print(table_of(results, benchmark))
+    say(f"run {run.path}\nlook at it: make ui  (MLflow: {tracker.uri})")
+
+
+if __name__ == "__main__":
+    launch.run(main)

@@ -1,0 +1,71 @@
+"""Which benchmark, as settings: one dataclass per kind, beside the table of loaders.
+
+One decision: the path is not part of a result's identity; what is in the files is, through the benchmark's data hash.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from raypath.benchmarks.benchmark import Benchmark
+from raypath.benchmarks.images import load_images
+from raypath.benchmarks.phantoms import load_phantoms
+from raypath.config import setting
+from raypath.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagesSettings:
+    """Any folder of class folders, or a manifest of labelled images."""
+
+    kind: Literal["images"] = "images"
+    path: str = setting("", identity=False)
+    name: str | None = setting(None, identity=False)
+    mpp: float | None = None
+    """um per px of the images; null: nobody knows."""
+    drop_classes: tuple[str, ...] = ()
+    ignore_split: bool = False
+
+    def load(self, seed: int) -> Benchmark:
+        """Read the manifest or folder; raises BadInput for what is wrong with it."""
+        return load_images(
+            _required(self.path),
+            name=self.name,
+            mpp=self.mpp,
+            seed=seed,
+            drop_classes=self.drop_classes,
+            ignore_split=self.ignore_split,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomsSettings:
+    """Tiles of phantom slides, labelled by their class masks."""
+
+    kind: Literal["phantoms"] = "phantoms"
+    path: str = setting("", identity=False)
+    extent_px: int = 64
+    mpp: float = 0.5
+    max_per_class_and_slide: int | None = None
+
+    def load(self, seed: int) -> Benchmark:
+        """Cut the slides of the phantom folder into labelled tiles."""
+        return load_phantoms(
+            _required(self.path),
+            extent_px=self.extent_px,
+            mpp=self.mpp,
+            max_per_class_and_slide=self.max_per_class_and_slide,
+            seed=seed,
+        )
+
+
+# settings -> benchmark; a new kind is one file and one line
+KINDS = (ImagesSettings, PhantomsSettings)
+BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
+
+
+def _required(path: str) -> str:
+    if not path:
+        raise BadInput(
+            "benchmark.path: which labelled set? e.g. benchmark.path=../data/my_set (class folders or a manifest.csv)"
+        )
+    return path

@@ -1,0 +1,8 @@
+"""Protocols: from an encoder and a benchmark to predictions, from which every score follows."""
+
+from raypath.protocols.encoders import open_encoder
+from raypath.protocols.finetune import FinetuneSettings, finetune
+from raypath.protocols.probe import ProbeSettings, probe
+from raypath.protocols.samples import Samples
+
+__all__ = ["FinetuneSettings", "ProbeSettings", "Samples", "finetune", "open_encoder", "probe"]

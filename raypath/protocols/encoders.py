@@ -1,0 +1,74 @@
+"""Which encoder: a word from the command line to a module.
+
+    runs/ID                 the newest valid checkpoint of a pretraining
+    path/x.safetensors      an encoder file
+    colour                  the 30 colour numbers
+    random:SOURCE           the architecture of SOURCE with random weights (SOURCE: one of the first two)
+
+One decision: `random` needs something to be like, because a baseline with another architecture or input size is none.
+"""
+
+from pathlib import Path
+
+from torch import nn
+
+from raypath.config import config_hash
+from raypath.errors import BadInput
+from raypath.hashing import file_sha256
+from raypath.models import ColourEncoder, build_encoder, load_encoder
+from raypath.training.checkpoint import ENCODER, newest_valid
+
+COLOUR, RANDOM = "colour", "random"
+
+
+def open_encoder(source: str, *, seed: int) -> nn.Module:
+    """The encoder that `source` names, on CPU; `seed` decides random weights. Raises BadInput if there is none."""
+    if source == COLOUR:
+        return ColourEncoder()
+    kind, _, like = source.partition(":")
+    if kind == RANDOM:
+        if not like:
+            raise BadInput("encoder=random: say whose architecture, e.g. random:runs/ID")
+        return build_encoder(load_encoder(encoder_file(like)).settings, seed=seed)
+    return load_encoder(encoder_file(source))
+
+
+def encoder_file(source: str) -> Path:
+    """The file of a run or the path itself; raises BadInput if a run has no valid checkpoint."""
+    path = Path(source)
+    if path.is_dir():
+        checkpoint = newest_valid(path / "checkpoints")
+        if checkpoint is None:
+            raise BadInput(f"{path}: no valid checkpoint in this run; has its pretraining written one yet?")
+        return checkpoint / ENCODER
+    if not path.is_file():
+        raise BadInput(f"encoder={source}: expected runs/ID, a .safetensors file, colour, or random:runs/ID")
+    return path
+
+
+def encoder_id(source: str, *, seed: int) -> str:
+    """What a result is kept under: the name with the hash of the weights (or the seed of random ones)."""
+    if source == COLOUR:
+        return COLOUR
+    kind, _, like = source.partition(":")
+    if kind == RANDOM:
+        settings = load_encoder(encoder_file(like)).settings
+        return f"random {settings.architecture} {config_hash(settings)[:12]} seed {seed}"
+    path = encoder_file(source)
+    return f"{short_name(source)} {file_sha256(path)[:12]}"
+
+
+def input_px(encoder: nn.Module) -> int | None:
+    """The extent an encoder was made for; None if any will do."""
+    return encoder.settings.input_px if hasattr(encoder, "settings") else None
+
+
+def short_name(source: str) -> str:
+    """What a table and MLflow call the encoder."""
+    kind, _, like = source.partition(":")
+    if kind == RANDOM:
+        return f"random ({short_name(like)})"
+    path = Path(source)
+    return (
+        path.parent.parent.parent.name if path.name == ENCODER and path.parent.name.startswith("step-") else path.name
+    )

@@ -1,0 +1,185 @@
+"""Fine-tuning: encoder and a linear head trained on a few labelled samples, the best epoch chosen on val.
+
+One decision: it is a plain function of its samples, settings and seed; the order of samples is the plan's and the augmentation
+that of pretraining, keyed by position, so a trial can be repeated. Nothing here can see the test: it is handed train and val.
+
+Costs: 20 epochs of 60 tiles of 64 px on one core take 3 s with a small ResNet.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from raypath.benchmarks import Predictions, score
+from raypath.data.plan import Plan, PlanSettings
+from raypath.data.views import Views, ViewSettings
+from raypath.models import LinearHead
+from raypath.protocols.samples import Samples
+from raypath.training.optim import OptimSettings, build_optimizer, lr_at, set_lr
+
+_EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """How an encoder is fine-tuned."""
+
+    kind: Literal["finetune"] = "finetune"
+    epochs: int = 20
+    batch: int = 32
+    lr: float = 1e-3
+    head_lr_scale: float = 1.0
+    """Learning rate of the head relative to the encoder's."""
+    weight_decay: float = 1e-4
+    dropout: float = 0.0
+    warmup_share: float = 0.1
+    """Share of the steps spent on linear warm-up; a cosine follows."""
+    min_scale: float = 0.5
+    """Least share of the area that the random crop keeps; 1 with jitter 0: only flips."""
+    jitter: float = 0.2
+    """Strength of brightness, contrast and saturation jitter; hue gets a quarter of it."""
+
+
+class Classifier(nn.Module):
+    """Encoder and linear head; uint8 tiles [B, H, W, 3] -> logits [B, K]."""
+
+    def __init__(self, encoder: nn.Module, num_classes: int, dropout: float):
+        super().__init__()
+        self.encoder = encoder
+        self.head = LinearHead(encoder.width, num_classes, dropout)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [B, K]."""
+        return self.head(self.encoder(images))
+
+
+@dataclass(eq=False)
+class Finetuned:
+    """The classifier with the weights of its best epoch."""
+
+    classifier: Classifier
+    epoch: int
+    val: Predictions
+    val_loss: float
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def predict(self, samples: Samples, device: torch.device) -> Predictions:
+        """Class probabilities of samples."""
+        return samples.predictions(probability_of(self.classifier, samples.images, device))
+
+
+def finetune(
+    encoder: nn.Module,
+    train: Samples,
+    val: Samples,
+    settings: FinetuneSettings,
+    *,
+    metric: str,
+    seed: int,
+    device: torch.device,
+    report: Callable[[int, dict[str, float], Classifier, bool], None] = lambda epoch, metrics, classifier, is_best: (
+        None
+    ),
+) -> Finetuned:
+    """Train all weights for `settings.epochs`; keep the epoch with the best `metric` on val (least loss among equals).
+
+    `report(epoch, metrics, classifier, is_best)` is called after every epoch, counted from 1; it may end the training by raising.
+    """
+    torch.manual_seed(seed)
+    classifier = Classifier(encoder, len(train.classes), settings.dropout).to(device)
+    optimizer = _optimizer(classifier, settings)
+    batches = _Batches(train, settings, seed)
+    num_steps = settings.epochs * batches.steps_per_epoch
+    best: Finetuned | None = None
+    history = []
+    for epoch in range(settings.epochs):
+        loss = _train_epoch(classifier, optimizer, batches, epoch, num_steps, settings, device)
+        predictions = val.predictions(probability_of(classifier, val.images, device))
+        metrics = {"train_loss": loss, "val_loss": _log_loss(predictions), f"val_{metric}": score(predictions)[metric]}
+        history.append(metrics)
+        is_best = best is None or (metrics[f"val_{metric}"], -metrics["val_loss"]) > (
+            score(best.val)[metric],
+            -best.val_loss,
+        )
+        if is_best:
+            weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+            best = Finetuned(classifier, epoch + 1, predictions, metrics["val_loss"])
+        report(epoch + 1, metrics, classifier, is_best)
+    classifier.load_state_dict(weights)
+    best.history = history
+    return best
+
+
+class _Batches:
+    """Augmented batches of an epoch; sample order and views are functions of the position."""
+
+    def __init__(self, samples: Samples, settings: FinetuneSettings, seed: int):
+        self.samples, self.batch = samples, min(settings.batch, len(samples))
+        one_by_one = PlanSettings(chunk_tiles=1, num_shards=1, chunks_per_shard=1)
+        self.plan = Plan([len(samples)], one_by_one, seed=seed)
+        self.steps_per_epoch = len(samples) // self.batch
+        jitter = dict.fromkeys(("brightness", "contrast", "saturation"), settings.jitter)
+        self.views = Views(
+            ViewSettings(
+                extent_px=samples.images.shape[1],
+                num_views=1,
+                min_scale=settings.min_scale,
+                **jitter,
+                hue=settings.jitter / 4,
+                gray_p=0.0,
+                blur_p=0.0,
+            ),
+            seed,
+        )
+
+    def epoch(self, number: int):
+        """(images uint8 [B, H, W, 3], labels int64 [B]); positions go on where the last epoch's full batches ended."""
+        per_epoch = self.steps_per_epoch * self.batch
+        for start in range(number * per_epoch, (number + 1) * per_epoch, self.batch):
+            positions = np.arange(start, start + self.batch)
+            _, rows = self.plan.samples(positions)
+            yield (
+                torch.from_numpy(self.views(self.samples.images[rows], positions)[:, 0]),
+                torch.from_numpy(self.samples.labels[rows]),
+            )
+
+
+def _optimizer(classifier: Classifier, settings: FinetuneSettings) -> torch.optim.Optimizer:
+    groups = [
+        {"params": list(classifier.encoder.parameters())},
+        {"params": list(classifier.head.parameters()), "lr_scale": settings.head_lr_scale},
+    ]
+    return build_optimizer(classifier, groups, OptimSettings(lr=settings.lr, weight_decay=settings.weight_decay))
+
+
+def _train_epoch(classifier, optimizer, batches: _Batches, epoch: int, num_steps: int, settings, device) -> float:
+    """One pass; returns the mean training loss."""
+    schedule = OptimSettings(lr=settings.lr, warmup_steps=int(settings.warmup_share * num_steps))
+    classifier.train()
+    losses = []
+    for number, (images, labels) in enumerate(batches.epoch(epoch)):
+        set_lr(optimizer, lr_at(epoch * batches.steps_per_epoch + number, num_steps, settings.lr, schedule))
+        loss = nn.functional.cross_entropy(classifier(images.to(device)), labels.to(device))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+    return float(np.mean(losses))
+
+
+@torch.no_grad()
+def probability_of(classifier: Classifier, images: np.ndarray, device: torch.device) -> np.ndarray:
+    """Class probabilities float32 [N, K] of uint8 tiles [N, H, W, 3], in evaluation mode."""
+    classifier.eval()
+    starts = range(0, len(images), _EVALUATION_BATCH)
+    batches = (torch.from_numpy(np.array(images[s : s + _EVALUATION_BATCH])).to(device) for s in starts)
+    return torch.cat([classifier(batch).float().softmax(1).cpu() for batch in batches]).numpy()
+
+
+def _log_loss(predictions: Predictions) -> float:
+    own = predictions.probability[np.arange(len(predictions.label)), predictions.label]
+    return float(-np.log(np.maximum(own, 1e-12)).mean())

@@ -1,0 +1,191 @@
+"""Sweeps: Ray Tune searches the settings of one protocol for one encoder on one benchmark.
+
+One decision: a trial is a plain function of a config and of samples that lie once in the object store, so eight trials on two
+cores cost eight trainings and nothing else. Selection sees val only: the winner is the best epoch of the best trial by the benchmark's
+primary metric (least loss among equals), and its weights are kept, so that the test can be opened for it once, by the caller.
+
+A sweep lives in its folder and goes on from there after a crash (`resume=True`): finished trials are not run again.
+"""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search.optuna import OptunaSearch
+from safetensors.torch import load_file, save_file
+
+from raypath.benchmarks import Predictions
+from raypath.config import from_dict, override, to_dict
+from raypath.errors import BadInput, RaypathError
+from raypath.protocols import Samples, finetune, open_encoder
+from raypath.protocols.finetune import Classifier, probability_of
+from raypath.protocols.transfer import SweepSettings, TransferConfig
+
+SELECTION = "selection"  # what Tune maximises: the metric on val, the loss deciding among equals
+_WEIGHTS, _TRIAL, _VAL = "classifier.safetensors", "trial.json", "val.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Winner:
+    """The best epoch of the best trial; `params` are what was searched."""
+
+    params: dict[str, Any]
+    epoch: int
+    val: Predictions
+    folder: Path
+    num_trials: int
+    num_failed: int
+
+    def predict(self, config: TransferConfig, samples: Samples, device: torch.device) -> Predictions:
+        """Class probabilities of samples with the winner's weights."""
+        own = override(config, self.params)
+        classifier = Classifier(open_encoder(own.encoder, seed=own.seed), len(samples.classes), own.protocol.dropout)
+        classifier.load_state_dict(load_file(self.folder / _WEIGHTS))
+        return samples.predictions(probability_of(classifier, samples.images, device))
+
+
+def sweep(
+    config: TransferConfig,
+    train: Samples,
+    val: Samples,
+    *,
+    metric: str,
+    folder: Path,
+    callbacks: list[tune.Callback] | None = None,
+    resume: bool = False,
+) -> Winner:
+    """Run (or go on with) the sweep of `config` in `folder`; returns the winner on val.
+
+    Ray must be initialised. Raises BadInput for a space that names no setting, RaypathError if no trial came to an end.
+    """
+    settings = config.sweep
+    space = param_space(config)
+    trial = tune.with_parameters(_trial, config=to_dict(config), train=train, val=val, metric=metric)
+    trial = tune.with_resources(trial, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial})
+    home = str(folder / "tune")
+    if resume and tune.Tuner.can_restore(home):
+        tuner = tune.Tuner.restore(home, trainable=trial, resume_errored=True, param_space=space)
+    else:
+        tuner = tune.Tuner(
+            trial,
+            param_space=space,
+            tune_config=tune.TuneConfig(
+                metric=SELECTION,
+                mode="max",
+                num_samples=settings.num_trials,
+                search_alg=OptunaSearch(seed=config.seed) if settings.search == "optuna" else None,
+                scheduler=_scheduler(config),
+                max_concurrent_trials=concurrency(settings, ray.cluster_resources()),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder),
+                callbacks=callbacks,
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SELECTION),
+                failure_config=tune.FailureConfig(max_failures=1),
+                verbose=0,
+            ),
+        )
+    return _winner(tuner.fit(), folder)
+
+
+def param_space(config: TransferConfig) -> dict[str, Any]:
+    """The search space as Tune wants it; raises BadInput for a key that is no setting or a range that is none."""
+    space = {}
+    for key, spec in config.sweep.space.items():
+        choices, domain = _domain(key, spec, is_grid=config.sweep.search == "grid")
+        for value in choices:
+            override(config, {key: value})  # an unknown key or a wrong type is an error now, not in a trial
+        space[key] = domain
+    return space
+
+
+def concurrency(settings: SweepSettings, cluster: Mapping[str, float]) -> int:
+    """How many trials fit the cluster at once; raises BadInput if not even one does."""
+    fits = [math.floor(cluster.get("CPU", 0) / settings.cpus_per_trial)]
+    if settings.gpus_per_trial:
+        fits.append(math.floor(cluster.get("GPU", 0) / settings.gpus_per_trial))
+    if min(fits) < 1:
+        raise BadInput(
+            f"a trial wants {settings.cpus_per_trial:g} CPUs and {settings.gpus_per_trial:g} GPUs, the cluster has"
+            f" {cluster.get('CPU', 0):g} and {cluster.get('GPU', 0):g}: lower sweep.cpus_per_trial or sweep.gpus_per_trial"
+        )
+    return min(fits)
+
+
+def _domain(key: str, spec: Any, *, is_grid: bool) -> tuple[list[Any], Any]:
+    """(values to check, Tune's domain) of one entry of the space."""
+    match spec:
+        case [_, *_]:
+            return list(spec), tune.grid_search(list(spec)) if is_grid else tune.choice(list(spec))
+        case {"log": [low, high]} if 0 < low < high and not is_grid:
+            return [low, high], tune.loguniform(low, high)
+        case {"uniform": [low, high]} if low < high and not is_grid:
+            return [low, high], tune.uniform(low, high)
+    expected = "a list of values" if is_grid else 'a list of values, {"log": [low, high]} or {"uniform": [low, high]}'
+    raise BadInput(f"sweep.space: {key}: {spec!r}: expected {expected}")
+
+
+def _scheduler(config: TransferConfig):
+    settings = config.sweep
+    if not settings.asha or settings.search == "grid":
+        return FIFOScheduler()
+    epochs = config.protocol.epochs
+    return ASHAScheduler(max_t=epochs, grace_period=min(settings.grace_epochs, epochs), reduction_factor=2)
+
+
+def _trial(params: dict[str, Any], *, config: dict, train: Samples, val: Samples, metric: str) -> None:
+    """One trial: fine-tune with `params`, report every epoch, keep the weights of the best."""
+    own = override(from_dict(TransferConfig, config), params)
+    torch.set_num_threads(max(1, int(own.sweep.cpus_per_trial)))
+    device = torch.device("cuda" if own.sweep.gpus_per_trial else "cpu")
+
+    def report(epoch: int, metrics: dict[str, float], classifier: Classifier, is_best: bool) -> None:
+        metrics = {**metrics, "epoch": epoch, SELECTION: selection(metrics[f"val_{metric}"], metrics["val_loss"])}
+        if not is_best:
+            tune.report(metrics)
+            return
+        with tempfile.TemporaryDirectory() as draft:
+            _keep(Path(draft), classifier, params, epoch, val, device)
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(draft))
+
+    encoder = open_encoder(own.encoder, seed=own.seed)
+    finetune(encoder, train, val, own.protocol, metric=metric, seed=own.seed, device=device, report=report)
+
+
+def selection(score: float, loss: float) -> float:
+    """The score, and below its sixth digit the loss (smaller is better), so that equal scores are no coin toss."""
+    return round(score, 6) - 1e-7 * min(loss, 5.0)
+
+
+def _keep(folder: Path, classifier: Classifier, params: dict[str, Any], epoch: int, val: Samples, device) -> None:
+    save_file({name: t.detach().cpu().contiguous() for name, t in classifier.state_dict().items()}, folder / _WEIGHTS)
+    val.predictions(probability_of(classifier, val.images, device)).save(folder / _VAL)
+    (folder / _TRIAL).write_text(json.dumps({"params": params, "epoch": epoch}))
+
+
+def _winner(results: tune.ResultGrid, folder: Path) -> Winner:
+    kept = [pair for result in results for pair in (result.best_checkpoints or [])]
+    if not kept:
+        errors = "; ".join(sorted({str(error).strip().splitlines()[-1] for error in results.errors})) or "no result"
+        raise RaypathError(f"{folder}: none of {len(results)} trials came to an end ({errors})")
+    checkpoint, _ = max(kept, key=lambda pair: pair[1][SELECTION])
+    path = Path(checkpoint.path)
+    about = json.loads((path / _TRIAL).read_text())
+    return Winner(
+        params=about["params"],
+        epoch=about["epoch"],
+        val=Predictions.load(path / _VAL),
+        folder=path,
+        num_trials=len(results),
+        num_failed=results.num_errors,
+    )

@@ -1,0 +1,96 @@
+"""Every trial of a sweep as a child run in MLflow, written by the driver.
+
+One decision: a trial that is stopped early runs no more code of its own, so it cannot close its run. Tune's driver knows how each
+trial ended and is the one writer: FINISHED for a whole training, KILLED for one that was stopped early, FAILED with the reason.
+Which run belongs to which trial is kept in a file, so that a restored sweep goes on in the same runs.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from raypath.config import from_dict, override, to_dict
+from raypath.protocols.transfer import TransferConfig
+from raypath.tracking import Tracker, open_tracking
+
+_HIDDEN = (
+    "time_",
+    "timestamp",
+    "iterations_",
+    "node_ip",
+    "hostname",
+    "pid",
+    "date",
+    "trial_id",
+    "done",
+    "config",
+    "selection",
+)
+
+
+class TrialLog(tune.Callback):
+    """Starts, fills and ends the child runs of one sweep; survives pickling, as Tune's state on disk asks."""
+
+    def __init__(
+        self, config: TransferConfig, *, uri: str, experiment: str, parent: str, folder: Path, tags: dict[str, Any]
+    ):
+        self.config, self.uri, self.experiment, self.parent, self.tags = to_dict(config), uri, experiment, parent, tags
+        self.known = folder / "trials.json"
+        self.num_epochs = config.protocol.epochs
+        self._tracker: Tracker | None = None
+
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_tracker": None}
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracking store, opened when first used."""
+        self._tracker = self._tracker or open_tracking(self.uri, self.experiment)
+        return self._tracker
+
+    def on_trial_start(self, iteration, trials, trial, **info) -> None:
+        """Create the child run, or go on with the one of before."""
+        runs = self._runs()
+        config = override(from_dict(TransferConfig, self.config), trial.config)
+        runs[trial.trial_id] = self.tracker.start_run(
+            trial_name(trial.config),
+            parent=self.parent,
+            tags=self.tags | {"raypath.trial": trial.trial_id},
+            params=to_dict(config),
+            resume=runs.get(trial.trial_id),
+        )
+        self.known.write_text(json.dumps(runs))
+
+    def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
+        """Log one epoch."""
+        numbers = {k: v for k, v in result.items() if isinstance(v, int | float) and not k.startswith(_HIDDEN)}
+        numbers = {k: float(v) for k, v in numbers.items() if not isinstance(v, bool) and math.isfinite(v)}
+        numbers.pop("training_iteration", None)
+        self.tracker.log_metrics(self._runs()[trial.trial_id], numbers, step=int(result.get("epoch", 0)))
+
+    def on_trial_complete(self, iteration, trials, trial, **info) -> None:
+        """Close the run: finished, or stopped early."""
+        epoch = (trial.last_result or {}).get("epoch", 0)
+        run_id = self._runs()[trial.trial_id]
+        if epoch < self.num_epochs:
+            self.tracker.set_tags(run_id, {"raypath.stopped": f"early, after epoch {epoch} of {self.num_epochs}"})
+        self.tracker.end_run(run_id, "FINISHED" if epoch >= self.num_epochs else "KILLED")
+
+    def on_trial_error(self, iteration, trials, trial, **info) -> None:
+        """Close the run as failed, with the reason."""
+        run_id = self._runs()[trial.trial_id]
+        reason = Path(trial.error_file).read_text().strip().splitlines()[-1] if trial.error_file else "unknown"
+        self.tracker.set_tags(run_id, {"raypath.error": reason[:500]})
+        self.tracker.end_run(run_id, "FAILED")
+
+    def _runs(self) -> dict[str, str]:
+        return json.loads(self.known.read_text()) if self.known.exists() else {}
+
+
+def trial_name(params: dict[str, Any]) -> str:
+    """The searched settings, short: lr=0.0012 weight_decay=3e-05."""
+    values = {k.rpartition(".")[2]: f"{v:.2g}" if isinstance(v, float) else str(v) for k, v in params.items()}
+    return " ".join(f"{k}={v}" for k, v in values.items())
