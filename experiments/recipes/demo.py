@@ -1,10 +1,13 @@
 """The demo: everything for real, small enough for two cores and a few minutes."""
 
+from raypath.benchmarks import PhantomsSettings
 from raypath.data.plan import PlanSettings
 from raypath.data.stream import StreamSettings
 from raypath.data.views import ViewSettings
 from raypath.models import EncoderSettings
 from raypath.objectives import SimCLRSettings
+from raypath.protocols import FinetuneSettings
+from raypath.protocols.transfer import SweepSettings, TransferConfig
 from raypath.training.loop import LoopSettings
 from raypath.training.optim import OptimSettings
 from raypath.training.settings import PretrainConfig, WorkerSettings
@@ -20,10 +23,26 @@ def demo() -> PretrainConfig:
         name="demo",
         encoder=SMALL_RESNET,
         objective=SimCLRSettings(temperature=0.2, hidden_width=256, out_width=64),
-        views=ViewSettings(extent_px=64, min_scale=0.4),
+        views=ViewSettings(extent_px=64, min_scale=0.5),
         plan=PlanSettings(chunk_tiles=16, chunks_per_shard=1),
-        loop=LoopSettings(num_steps=150, global_batch=96, checkpoint_every=50),
-        optim=OptimSettings(name="adamw", lr=2e-3, weight_decay=1e-4, warmup_steps=15),
+        loop=LoopSettings(num_steps=200, global_batch=72, checkpoint_every=50),
+        optim=OptimSettings(name="adamw", lr=3e-3, weight_decay=1e-4, warmup_steps=15),
         stream=StreamSettings(segment_windows=32, read_cpus=0.5),
         workers=WorkerSettings(num_workers=2, cpus_per_worker=0.5),
+    )
+
+
+def demo_transfer() -> TransferConfig:
+    """Fine-tuning with 20 labels per class, 6 trials for each encoder; tested on 390 tiles of unseen patients."""
+    return TransferConfig(
+        name="demo-sweep",
+        benchmark=PhantomsSettings(extent_px=64, mpp=0.5, max_per_class_and_slide=10),
+        protocol=FinetuneSettings(epochs=15, batch=20),
+        per_class_train=20,
+        sweep=SweepSettings(
+            search="optuna",
+            num_trials=6,
+            grace_epochs=5,
+            space={"protocol.lr": {"log": [3e-4, 1e-2]}, "protocol.head_lr_scale": [1.0, 10.0]},
+        ),
     )

@@ -19,7 +19,9 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     if not (dist.is_initialized() and dist.get_world_size() > 1):
         return module
     if device.type == "cuda":
-        return convert_sync_batchnorm(module)  # timm's: torch's own drops the activations that timm fuses with its norms
+        if any(isinstance(layer, nn.SyncBatchNorm) for layer in module.modules()):
+            return module  # a second conversion would drop the activations that timm fuses with its norms
+        return convert_sync_batchnorm(module)  # timm's: torch's own drops them at the first
     for layer in module.modules():
         if isinstance(layer, _BatchNorm) and not isinstance(layer, CPUSyncBatchNorm | _SyncedForward):
             CPUSyncBatchNorm.convert(layer)

@@ -14,7 +14,10 @@ FAMILIES = {
     "vit": (SMALL_VIT, 192),
     "efficientnet": (EncoderSettings(architecture="tf_efficientnet_lite0", input_px=64), 1280),
     "densenet": (EncoderSettings(architecture="densenet121", input_px=64), 1024),
-    "mobilenet": (EncoderSettings(architecture="mobilenetv3_small_050", input_px=64), 1024),  # maps of 288, one layer more
+    "mobilenet": (
+        EncoderSettings(architecture="mobilenetv3_small_050", input_px=64),
+        1024,
+    ),  # maps of 288, one layer more
 }
 
 

@@ -5,14 +5,20 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tests.training.gloo_ranks import run_ranks
 from timm.layers import BatchNormAct2d
 from torch import nn
 
 from raypath.models import synchronise_batch_norm
+from tests.training.gloo_ranks import run_ranks
 
 CPU = torch.device("cpu")
-SHAPES = {"1d": (14, 5), "2d": (6, 4, 3, 3), "fused": (6, 4, 3, 3), "no affine": (6, 4, 3, 3), "cumulative": (6, 4, 3, 3)}
+SHAPES = {
+    "1d": (14, 5),
+    "2d": (6, 4, 3, 3),
+    "fused": (6, 4, 3, 3),
+    "no affine": (6, 4, 3, 3),
+    "cumulative": (6, 4, 3, 3),
+}
 
 
 def norm_of(kind):

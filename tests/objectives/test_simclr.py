@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.training.gloo_ranks import run_ranks
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from raypath.models import EncoderSettings, build_encoder, synchronise_batch_norm
 from raypath.objectives import SimCLR, SimCLRSettings
 from raypath.objectives.simclr import nt_xent
+from tests.training.gloo_ranks import run_ranks
 
 ENCODER = EncoderSettings(architecture="resnet10t", options={"channels": [8, 16, 24, 32]}, input_px=32)
 SETTINGS = SimCLRSettings(temperature=0.2, hidden_width=32, out_width=16)

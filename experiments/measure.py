@@ -1,0 +1,247 @@
+"""Measure what the design promises: the plan's reads, the cost of a view, the speed of a step.
+
+    python experiments/measure.py                  all three
+    python experiments/measure.py plan             chunk reads by ranks, fetches of a small cache, seconds to start at 1e9 tiles
+    python experiments/measure.py views            ms per view: albumentations, and views_torch on the CPU and the GPU
+    python experiments/measure.py gpu_step         images/s of ResNet-50: SimCLR with views on the GPU against plain supervised
+
+One decision: ratios first. Counts (reads, fetches) are exact and equal everywhere; times are of this machine, medians of a few
+rounds. On a machine where raypath is not installed: PYTHONPATH=. python experiments/measure.py gpu_step
+Needs torch and timm alone for `gpu_step`, NumPy alone for `plan`: everything else is imported where it is used.
+"""
+
+import itertools
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+Rows = list[list[str]]
+
+
+def measure_plan() -> None:
+    """What the plan costs in reads, fetches and time to start."""
+    from raypath.data.plan import Plan, PlanSettings
+
+    counts = np.random.default_rng(0).integers(0, 3000, 120)
+    settings = {
+        "plain": PlanSettings(),
+        "groups of 12 slides": PlanSettings(group_slides=12),
+        "500 tiles per slide": PlanSettings(tiles_per_slide=500),
+    }
+    rows = []
+    for name, chosen in settings.items():
+        plan = Plan(counts, chosen, seed=1)
+        reads = {ranks: chunk_reads(plan, ranks) for ranks in (1, 2, 4, 8)}
+        rows.append([name, str(reads[1]), *(f"{reads[ranks] / reads[1]:.3f}" for ranks in (2, 4, 8))])
+    show(f"chunk reads per epoch ({counts.sum()} tiles, 120 slides)", ["plan", "1 rank", "2: x", "4: x", "8: x"], rows)
+
+    rows = []
+    for name in ("plain", "groups of 12 slides"):
+        num = slide_fetches(Plan(counts, settings[name], seed=1), capacity=len(counts) // 5)
+        rows.append([name, str(num), f"{num / np.count_nonzero(counts):.2f}"])
+    show("slides fetched per epoch, cache of a fifth of them", ["plan", "fetches", "per slide"], rows)
+
+    started = time.perf_counter()
+    plan = Plan(np.full(170_000, 7_647), PlanSettings(group_slides=1_000), seed=3)
+    made_s = time.perf_counter() - started
+    rows = [[f"make the plan of {plan.epoch_length:.3g} tiles", f"{made_s:.2f}"]]
+    for name, position in (("start an epoch", plan.epoch_length), ("resume at 50 %", plan.epoch_length // 2)):
+        rows.append([f"{name}: 256 windows, first tiles", f"{seconds_to_start(plan, position):.2f}"])
+    show("1.3e9 tiles of 170,000 slides", ["", "s"], rows)
+
+
+def epoch_windows(plan) -> Iterator[np.ndarray]:
+    """The positions of each window of the first epoch."""
+    for first, last in itertools.takewhile(lambda span: span[0] < plan.epoch_length, plan.windows(0)):
+        yield np.arange(first, last)
+
+
+def chunk_reads(plan, num_ranks: int) -> int:
+    """How many chunks are read in an epoch, where each rank reads the chunks of its own positions, window by window."""
+    reads = 0
+    for positions in epoch_windows(plan):
+        for rank in range(num_ranks):
+            mine = positions[positions % num_ranks == rank]
+            reads += len(np.unique(plan.chunks(mine), axis=0)) if len(mine) else 0
+    return reads
+
+
+def slide_fetches(plan, capacity: int) -> int:
+    """Slides brought from remote storage in an epoch by a least-recently-used cache, two windows at work at a time."""
+    cache: dict[int, bool] = {}
+    num_fetches = 0
+    for pair in itertools.pairwise(epoch_windows(plan)):
+        for slide in np.unique(plan.samples(np.concatenate(pair))[0]).tolist():
+            num_fetches += slide not in cache
+            cache.pop(slide, None)
+            cache[slide] = True
+            if len(cache) > capacity:
+                del cache[next(iter(cache))]
+    return num_fetches
+
+
+def seconds_to_start(plan, position: int) -> float:
+    """Seconds to find the windows of a segment and the tiles of the first of them."""
+    started = time.perf_counter()
+    spans = list(itertools.islice(plan.windows(position), 256))
+    plan.samples(np.arange(position, spans[0][1]))
+    return time.perf_counter() - started
+
+
+def measure_views() -> None:
+    """Time per view in ms: one thread of the CPU, and the GPU if there is one."""
+    import torch
+
+    from raypath.data.views import Views, ViewSettings
+    from raypath.data.views_torch import make_views
+
+    torch.set_num_threads(1)
+    rows = []
+    for tile_px, extent_px, num in ((64, 64, 64), (256, 224, 16)):
+        settings = ViewSettings(extent_px=extent_px)
+        images, positions = tiles_of(num, tile_px), torch.arange(num)
+        views = Views(settings, seed=0)
+        row = [f"{tile_px} -> {extent_px} px"]
+        row.append(f"{seconds(lambda: views(images.numpy(), positions.numpy())) / (2 * num) * 1e3:.2f}")  # noqa: B023
+        row.append(f"{seconds(lambda: make_views(images, positions, settings, 0)) / (2 * num) * 1e3:.2f}")  # noqa: B023
+        row.append("no GPU")
+        if torch.cuda.is_available():
+            images, positions = tiles_of(256, tile_px).cuda(), torch.arange(256)
+            made_s = seconds(lambda: make_views(images, positions, settings, 0), torch.cuda.synchronize)  # noqa: B023
+            row[-1] = f"{made_s / 512 * 1e3:.4f}"
+        rows.append(row)
+    show("ms per view", ["", "albumentations, CPU", "views_torch, CPU", "views_torch, GPU"], rows)
+
+
+def measure_gpu_step() -> None:
+    """images/s and peak memory of ResNet-50 in bfloat16: what SimCLR and views on the device cost over a plain step."""
+    import torch
+
+    if not torch.cuda.is_available():
+        print("gpu_step: no GPU here (torch.cuda.is_available() is False); nothing measured")
+        return
+    rows = step_rows(torch.device("cuda"), architecture="resnet50", num_tiles=256, extent_px=224)
+    show(f"ResNet-50, bfloat16, {torch.cuda.get_device_name()}", ["512 images of 224 px", "images/s", "x", "GiB"], rows)
+
+
+def step_rows(device, *, architecture: str, num_tiles: int, extent_px: int) -> Rows:
+    """One row for each kind of step, over as many images: two views of `num_tiles` tiles."""
+    import torch
+
+    from raypath.data.views import ViewSettings
+    from raypath.data.views_torch import make_views
+    from raypath.models import EncoderSettings, LinearHead, build_encoder
+    from raypath.objectives import SimCLR, SimCLRSettings
+    from raypath.training.optim import OptimSettings, build_optimizer, set_lr
+
+    settings = EncoderSettings(architecture=architecture, input_px=extent_px)
+    tiles, positions = tiles_of(num_tiles, extent_px * 8 // 7).to(device), torch.arange(num_tiles)
+    ready = make_views(tiles, positions, ViewSettings(extent_px=extent_px), seed=0)
+    labels = torch.arange(2 * num_tiles, device=device) % 2
+
+    def trainer(module, loss_of: Callable) -> Callable[[], None]:
+        optim = OptimSettings(name="sgd", lr=0.01)
+        optimizer = build_optimizer(module, [{"params": [p for p in module.parameters() if p.requires_grad]}], optim)
+        set_lr(optimizer, optim.lr)
+
+        def step() -> None:
+            with torch.autocast(device.type, torch.bfloat16):
+                loss = loss_of()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        return step
+
+    def supervised() -> Callable[[], None]:
+        encoder = build_encoder(settings, seed=0)
+        net = torch.nn.Sequential(encoder, LinearHead(encoder.width, 2)).to(device)
+        return trainer(net, lambda: torch.nn.functional.cross_entropy(net(ready.flatten(0, 1)), labels))
+
+    def contrastive(views: Callable[[], torch.Tensor]) -> Callable[[], None]:
+        objective = SimCLR(SimCLRSettings(), build_encoder(settings, seed=0)).to(device)
+        return trainer(objective, lambda: objective({"views": views()})["loss"])
+
+    def on_device() -> torch.Tensor:
+        return make_views(tiles, positions, ViewSettings(extent_px=extent_px), seed=0)
+
+    kinds = {
+        "plain supervised step": supervised,
+        "SimCLR, views given": lambda: contrastive(lambda: ready),
+        "SimCLR, views made on the device": lambda: contrastive(on_device),
+        "views alone": lambda: on_device,
+    }
+    rows, plain_s = [], 0.0
+    for name, make in kinds.items():
+        step_s, peak = step_cost(make(), device)
+        plain_s = plain_s or step_s
+        rows.append([name, f"{2 * num_tiles / step_s:.0f}", f"{plain_s / step_s:.2f}", peak])
+    return rows
+
+
+def step_cost(step: Callable, device) -> tuple[float, str]:
+    """(Seconds per step, GiB at the peak) after a warm-up."""
+    import torch
+
+    if device.type != "cuda":
+        return seconds(step, rounds=3), "-"
+    torch.cuda.reset_peak_memory_stats()
+    step_s = seconds(step, torch.cuda.synchronize, rounds=20)
+    return step_s, f"{torch.cuda.max_memory_allocated() / 2**30:.1f}"
+
+
+def tiles_of(num: int, extent_px: int):
+    """Smooth random tiles, uint8 [num, extent, extent, 3]: noise alone would be unlike anything real."""
+    import torch
+
+    coarse = torch.rand(num, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(coarse, size=extent_px, mode="bilinear")
+    return (255 * smooth).permute(0, 2, 3, 1).to(torch.uint8).contiguous()
+
+
+def seconds(work: Callable, wait: Callable[[], None] = lambda: None, rounds: int = 7) -> float:
+    """The median of some rounds, after two that warm up."""
+    took = []
+    for _ in range(rounds + 2):
+        started = time.perf_counter()
+        work()
+        wait()
+        took.append(time.perf_counter() - started)
+    return statistics.median(took[2:])
+
+
+def show(title: str, columns: list[str], rows: Rows) -> None:
+    """A table: by rich where it is installed, else plain."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)) for row in [columns, *rows]]
+        print("\n".join([title, *lines, ""]))
+        return
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+MEASUREMENTS = {"plan": measure_plan, "views": measure_views, "gpu_step": measure_gpu_step}
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or list(MEASUREMENTS)
+    unknown = [name for name in names if name not in MEASUREMENTS]
+    if unknown:
+        print(
+            (__doc__ or "")
+            if {"-h", "--help"} & set(unknown)
+            else f"{unknown[0]!r}: expected {', '.join(MEASUREMENTS)}"
+        )
+        sys.exit(0 if {"-h", "--help"} & set(unknown) else 2)
+    for name in names:
+        MEASUREMENTS[name]()

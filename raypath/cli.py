@@ -1,0 +1,197 @@
+"""The command `raypath`: what a person does at a terminal around the experiments.
+
+One decision: a command reads its arguments, calls one function of the package and says what to do next; whatever goes wrong
+on the way is one line and the exit code of its error, never a traceback. Commands import what they need when they are run, so
+that `raypath --help` answers in half a second although Ray takes three.
+"""
+
+import os
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from typer.core import TyperGroup
+
+from raypath.errors import BadInput, RaypathError, SlideError
+
+# Before any import of Ray, which warns of a change to come otherwise.
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+console = Console(highlight=False)
+
+
+class PlainErrors(TyperGroup):
+    """Ends every command's error with one line on stderr and its exit code."""
+
+    def invoke(self, context: typer.Context):
+        """Run the command; RaypathError and OSError (a full disk, no permission) become a line."""
+        try:
+            return super().invoke(context)
+        except (RaypathError, OSError) as error:
+            message = f"{type(error).__name__}: {error}"
+            Console(stderr=True, highlight=False, soft_wrap=True).print(message, markup=False)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+
+
+app = typer.Typer(
+    cls=PlainErrors,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _about() -> None:
+    """Experiments in computational pathology on Ray: from whole-slide images to verdicts."""
+
+
+def say(text: str) -> None:
+    """A line for the person who waits, whole, however narrow the terminal."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+@app.command()
+def phantoms(
+    folder: Annotated[Path, typer.Argument(help="Where the slides and their manifest go.")],
+    slides: Annotated[int, typer.Option(help="How many slides, at least 3.")] = 12,
+    size: Annotated[int, typer.Option(help="Side length in pixels at 0.5 um, at least 512, a multiple of 16.")] = 1536,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same bytes.")] = 0,
+    texture: Annotated[bool, typer.Option(help="Without texture every score must be chance.")] = True,
+) -> None:
+    """Write synthetic slides with known classes, to try everything without real data."""
+    from raypath.slides.phantom import write_phantoms
+
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("phantoms", total=slides)
+        manifest = write_phantoms(
+            folder,
+            num_slides=slides,
+            size_px=size,
+            seed=seed,
+            texture=texture,
+            num_workers=min(os.cpu_count() or 1, slides) if slides > 3 else 1,
+            progress=lambda done, total: bar.update(task, completed=done),
+        )
+    say(f"{slides} slides; their manifest: {manifest}")
+    say(f"next: raypath index {manifest} --out {folder / 'index'} --extent-px 64")
+
+
+@app.command()
+def check(
+    paths: Annotated[list[Path], typer.Argument(help="Slides, folders of slides, or manifests (CSV, Parquet).")],
+) -> None:
+    """Say of every slide whether it is sound, or why not; exit code 2 if any is bad."""
+    from raypath.slides import check_slide
+
+    def line(found: tuple[str, float | None]) -> tuple[bool, str]:
+        path, mpp = found
+        try:
+            facts = check_slide(path, mpp)
+        except SlideError as error:
+            return False, f"bad    {type(error).__name__}: {error}"
+        size = f"{facts.size_l0[0]:,} x {facts.size_l0[1]:,} px"
+        levels = ", ".join(f"{d:.4g}" for d in facts.level_downsamples)
+        return True, f"sound  {path}: {size}, {facts.mpp:.4g} um per px ({facts.mpp_source}), levels {levels}"
+
+    found = [pair for path in paths for pair in _slides_at(path)]
+    num_bad = 0
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # each waits for a child process
+        for is_sound, text in pool.map(line, found):
+            num_bad += not is_sound
+            say(text)
+    if not num_bad:
+        say(f"all {len(found)} slide(s) are sound")
+    else:
+        raise BadInput(f"{num_bad} of {len(found)} slide(s) are bad; raypath index sets them aside by the same reasons")
+
+
+def _slides_at(path: Path) -> list[tuple[str, float | None]]:
+    """(path, mpp) of the slides of a folder or a manifest, or of the slide itself."""
+    from raypath.data.manifest import read_manifest
+    from raypath.data.staging import local_path
+
+    if path.is_dir() or path.suffix in (".csv", ".parquet"):
+        return [(local_path(row.path), row.mpp) for row in read_manifest(path)]
+    return [(str(path), None)]
+
+
+@app.command()
+def index(
+    manifest: Annotated[
+        Path, typer.Argument(help="CSV or Parquet with columns slide, path, ..., or a folder of slides.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the index.")],
+    extent_px: Annotated[int, typer.Option(help="Side length of a tile in pixels.")] = 256,
+    mpp: Annotated[float, typer.Option(help="Micrometres per pixel of the tiles.")] = 0.5,
+    stride_px: Annotated[int | None, typer.Option(help="Distance between tiles in pixels; else extent-px.")] = None,
+    min_tissue: Annotated[float, typer.Option(help="Least share of tissue in a tile, 0 to 1.")] = 0.5,
+    max_upsample: Annotated[float, typer.Option(help="How much coarser than mpp a slide may be.")] = 1.3,
+    max_bad_share: Annotated[
+        float, typer.Option(help="Share of slides that may be set aside; else exit code 3.")
+    ] = 0.1,
+) -> None:
+    """Find the tissue and the tiles of every slide; bad slides are set aside with their reason."""
+    from raypath.index_job import IndexSettings, index_manifest
+
+    settings = IndexSettings(
+        out=str(out),
+        extent_px=extent_px,
+        mpp=mpp,
+        stride_px=stride_px,
+        min_tissue=min_tissue,
+        max_upsample=max_upsample,
+        max_bad_share=max_bad_share,
+    )
+    index_manifest(manifest, settings, console, _start_ray)
+
+
+def _start_ray() -> None:
+    """Join the cluster of RAY_ADDRESS, else start a quiet instance here; one that runs in this process is taken."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():
+        return
+    if not address:
+        say("starting Ray on this machine ...")
+        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        return
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "://" not in address:  # Ray would try for minutes
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            remedy = "start the cluster, or unset RAY_ADDRESS to work on this machine"
+            raise BadInput(f"RAY_ADDRESS={address}: nothing answers there ({error}); {remedy}") from None
+    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+
+
+@app.command()
+def preview(
+    folder: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of an index.")],
+    slides: Annotated[int, typer.Option(help="At most so many slides, evenly over the index.")] = 24,
+    tiles: Annotated[int, typer.Option(help="How many tiles on the sheet.")] = 64,
+    seed: Annotated[int, typer.Option(help="Another seed draws other tiles.")] = 0,
+) -> None:
+    """Draw the slides with their kept tiles, a sheet of tiles, and what was set aside."""
+    from raypath.data.index import Index
+    from raypath.data.preview import write_previews
+
+    started = time.monotonic()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("pictures", total=None)
+        pictures = write_previews(
+            Index(folder),
+            num_slides=slides,
+            num_tiles=tiles,
+            seed=seed,
+            progress=lambda done, total, name: bar.update(task, completed=done, total=total, description=name),
+        )
+    say(f"pictures in {pictures} ({time.monotonic() - started:.0f} s)")

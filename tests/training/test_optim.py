@@ -1,0 +1,124 @@
+"""The learning rate as a table, who is decayed, and LARS against its formula."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from raypath.models import EncoderSettings, build_encoder
+from raypath.objectives import SimCLR, SimCLRSettings
+from raypath.training.lars import LARS
+from raypath.training.optim import OptimSettings, build_optimizer, lr_at, peak_lr, set_lr
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.1 * 1 / 4),  # warm-up starts above 0
+        (1, 0.1 * 2 / 4),
+        (3, 0.1),  # its last step is the peak
+        (4, 0.1),  # and so is the first of the cosine
+        (8, 0.055),  # half way from 0.1 to 0.01
+        (6, 0.01 + 0.09 * 0.5 * (1 + math.cos(math.pi / 4))),
+        (12, 0.01),  # the end
+        (500, 0.01),  # and beyond
+    ],
+)
+def test_warm_up_then_half_a_cosine(step, expected):
+    settings = OptimSettings(warmup_steps=4, final_lr_share=0.1)
+    assert lr_at(step, 12, 0.1, settings) == pytest.approx(expected, rel=1e-12)
+
+
+def test_without_warm_up_it_starts_at_the_peak_and_ends_above_0():
+    rates = [lr_at(step, 100, 0.3, OptimSettings()) for step in range(100)]
+    assert rates[0] == 0.3
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 0.3 / 1000
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(128, 0.00125), (511, 0.005 * 511 / 512), (512, 0.005), (4096, 0.04)])
+def test_the_rate_grows_with_the_batch_in_floats(batch, expected):
+    """`batch // base` trained the first paper's code at 0 below 512."""
+    scaled = OptimSettings(lr=0.005, lr_base_batch=512, warmup_steps=10)
+    assert peak_lr(scaled, batch) == pytest.approx(expected)
+    assert lr_at(0, 100, peak_lr(scaled, batch), scaled) > 0
+    assert peak_lr(OptimSettings(lr=0.005), batch) == 0.005
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        EncoderSettings(architecture="resnet10t", options={"channels": [8, 16, 24, 32]}, input_px=32),
+        EncoderSettings(architecture="vit_tiny_patch16_224", options={"depth": 1}, input_px=32),
+    ],
+    ids=["resnet", "vit"],
+)
+def test_weights_of_layers_are_decayed_and_nothing_else(name, encoder):
+    objective = SimCLR(SimCLRSettings(hidden_width=8, out_width=4), build_encoder(encoder, seed=0))
+    settings = OptimSettings(name=name, weight_decay=0.03)
+    optimizer = build_optimizer(objective, objective.param_groups(settings), settings)
+    names = {id(p): n for n, p in objective.named_parameters()}
+    decayed, others = ({names[id(p)] for p in group["params"]} for group in optimizer.param_groups)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.03, 0.0]
+    assert [group["adapt"] for group in optimizer.param_groups] == [True, False]
+    assert decayed | others == {n for n, p in objective.named_parameters() if p.requires_grad}
+    # All that multiplies is a matrix or a kernel; gains, biases, the class token and positions are not.
+    parameters = dict(objective.named_parameters())
+    assert all(parameters[n].dim() >= 2 and n.endswith("weight") for n in decayed)
+    assert all(parameters[n].dim() == 1 or n.endswith(("cls_token", "pos_embed")) for n in others)
+
+
+def test_groups_keep_their_scale_through_the_schedule():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1))
+    groups = [
+        {"params": [*net[0].parameters(), *net[1].parameters()], "lr_scale": 0.1},
+        {"params": net[2].parameters()},
+    ]
+    groups[1]["params"] = list(groups[1]["params"])
+    optimizer = build_optimizer(net, groups, OptimSettings(name="sgd"))
+    set_lr(optimizer, 0.5)
+    assert {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]} == {
+        id(p): 0.05 if layer < 2 else 0.5 for layer in range(3) for p in net[layer].parameters()
+    }
+
+
+def slow_lars(weights, gradients, *, lr, momentum, decay, trust, adapt):
+    """Algorithm 1 of arXiv 1708.03888 for one layer, in float64, as its equations stand."""
+    w, v = weights.astype(np.float64), np.zeros(weights.shape)
+    for g in gradients:
+        g = g.astype(np.float64)
+        size, slope = math.sqrt((w**2).sum()), math.sqrt((g**2).sum())
+        rate = trust * size / (slope + decay * size) if adapt and size > 0 and slope > 0 else 1.0
+        v = momentum * v + lr * rate * (g + decay * w)
+        w = w - v
+    return w
+
+
+@pytest.mark.parametrize(
+    ("decay", "adapt", "start"), [(1e-2, True, 1.0), (0.0, True, 1.0), (0.0, False, 1.0), (1e-2, True, 0.0)]
+)
+def test_lars_is_its_formula(decay, adapt, start):
+    random = np.random.default_rng(0)
+    weights = (start * random.normal(size=(6, 4))).astype(np.float32)
+    gradients = [(10 * random.normal(size=(6, 4))).astype(np.float32) for _ in range(5)]
+    gradients[2] *= 0  # a dead layer moves by decay and momentum alone
+    layer = nn.Parameter(torch.from_numpy(weights.copy()))
+    optimizer = LARS([{"params": [layer], "weight_decay": decay, "adapt": adapt}], lr=0.3, momentum=0.9, trust=0.01)
+    for gradient in gradients:
+        layer.grad = torch.from_numpy(gradient)
+        optimizer.step()
+    expected = slow_lars(weights, gradients, lr=0.3, momentum=0.9, decay=decay, trust=0.01, adapt=adapt)
+    np.testing.assert_allclose(layer.detach().numpy(), expected, rtol=2e-5, atol=1e-6)
+
+
+def test_lars_leaves_alone_what_has_no_gradient():
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = LARS([used, unused], lr=0.1)
+    used.sum().backward()
+    optimizer.step()
+    assert torch.equal(unused, torch.ones(2))
+    assert not torch.equal(used, torch.ones(2))
+    assert len(optimizer.state) == 1
