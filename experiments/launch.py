@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from rich.console import Console
 
+from raypath.cluster import join_or_start
 from raypath.config import override
 from raypath.errors import EXIT_PREEMPTED, BadInput, RaypathError
 from raypath.run_folder import RunFolder, runs_root
@@ -73,14 +74,7 @@ def list_recipes(recipes: dict[str, Callable]) -> None:
 
 def start_ray() -> None:
     """Join the cluster of RAY_ADDRESS (a Ray job has it set), else start a local instance."""
-    if ray.is_initialized():
-        return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
-        return
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # one machine: notice starts and ends sooner
-    say("starting Ray on this machine ...")
-    ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    join_or_start(say)
 
 
 def start_tracking() -> Tracker:

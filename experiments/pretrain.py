@@ -100,7 +100,7 @@ def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, paren
     try:
         with (
             launch.stopping_on_sigterm(run),
-            ProgressLines(run.metrics, config.loop.num_steps, say),
+            ProgressLines(run, config.loop.num_steps, say),
         ):
             encoder = pretrain(config, run)
         tracker.log_artifact(run_id, encoder, "encoder")

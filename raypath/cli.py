@@ -6,7 +6,6 @@ that `raypath --help` answers in half a second although Ray takes three.
 """
 
 import os
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -153,24 +152,9 @@ def index(
 
 
 def _start_ray() -> None:
-    """Join the cluster of RAY_ADDRESS, else start a quiet instance here; one that runs in this process is taken."""
-    import ray
+    from raypath.cluster import join_or_start  # Ray takes a second to import: only for the commands that need it
 
-    address = os.environ.get("RAY_ADDRESS")
-    if ray.is_initialized():
-        return
-    if not address:
-        say("starting Ray on this machine ...")
-        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-        return
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "://" not in address:  # Ray would try for minutes
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            remedy = "start the cluster, or unset RAY_ADDRESS to work on this machine"
-            raise BadInput(f"RAY_ADDRESS={address}: nothing answers there ({error}); {remedy}") from None
-    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    join_or_start(say)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from raypath.data.staging import local_path
 from raypath.errors import BadInput, SlideError
 from raypath.hashing import file_sha256
 from raypath.slides import Slide, TileGrid, TileSpec, check_slide, tissue_fractions, tissue_mask
-from raypath.slides.tissue import THUMBNAIL_MPP
+from raypath.slides.tissue import THUMBNAIL_MPP, TISSUE_VERSION
 
 NO_TISSUE = "no tile that fits the slide has enough tissue"
 _SLIDES_PER_ROW_GROUP = 64
@@ -157,7 +157,7 @@ def _part_key(row: SlideRow, path: str, spec: TileSpec) -> str:
         stamp = [found.st_size, found.st_mtime_ns]
     except OSError:
         stamp = None  # check_slide will say what is wrong
-    return json.dumps([asdict(row), stamp, asdict(spec), SCHEMA.names])
+    return json.dumps([TISSUE_VERSION, asdict(row), stamp, asdict(spec), SCHEMA.names])
 
 
 def _unchanged(part: Path, key: str) -> int | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from raypath.slides.tiles import TileGrid
 
+TISSUE_VERSION = 2  # raise it when a slide may get another mask: indexes then make their parts anew
 THUMBNAIL_MPP = 8.0  # um per px at which the index looks for tissue
 SMOOTH_UM = 16.0  # about two nuclei: noise and empty cells vanish, tissue edges stay
 MIN_DENSITY, MAX_DENSITY = 0.05, 0.09  # bounds of the threshold; glass with its halos of dye stays below 0.08
@@ -26,7 +27,8 @@ INK_REACH_UM = 40.0  # the faded rim of a stroke
 def tissue_mask(thumbnail: np.ndarray, mpp: float) -> np.ndarray:
     """Tissue in a thumbnail uint8 [h, w, 3] of `mpp` um per px (4 to 16, best at 8), as bool [h, w].
 
-    Pen strokes, dust and shadows are left out, holes below 0.04 mm2 filled, specks below 0.01 mm2 removed.
+    Pen strokes, dust and shadows are left out, holes below 0.04 mm2 filled, specks below 0.01 mm2 removed. Background that
+    reaches the slide's border is no hole, however small.
     """
     from scipy import ndimage
 
@@ -39,8 +41,8 @@ def tissue_mask(thumbnail: np.ndarray, mpp: float) -> np.ndarray:
     reach = max(1, round(INK_REACH_UM / mpp))
     ink = ndimage.binary_dilation(ink, iterations=reach) if ink.any() else ink
     mask = (green > density_threshold(green[~ink])) & ~ink
-    holes = _drop_small(~mask, HOLE_UM2 / mpp**2)  # what remains of the outside
-    return _drop_small(~holes & ~ink, SPECK_UM2 / mpp**2)
+    filled = ~_drop_small(~mask, HOLE_UM2 / mpp**2) & ndimage.binary_fill_holes(mask)
+    return _drop_small((mask | filled) & ~ink, SPECK_UM2 / mpp**2)
 
 
 def optical_density(rgb: np.ndarray) -> np.ndarray:

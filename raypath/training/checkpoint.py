@@ -6,7 +6,7 @@ storage*, whatever anybody reported. Weights are safetensors, the rest is JSON; 
 
     step-00000100/encoder.safetensors   what transfers
                   state.safetensors     the rest of the objective, and the optimiser
-                  state.json            step, digest
+                  state.json            step, digest, kind of optimiser
                   checkpoint.json       versions, config, index hash, sha256 of the three
 """
 

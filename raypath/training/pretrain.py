@@ -17,6 +17,7 @@ from raypath.data.index import Index
 from raypath.errors import BadInput, RaypathError
 from raypath.run_folder import RunFolder
 from raypath.training.checkpoint import ENCODER, newest_valid, read_step
+from raypath.training.failures import FAILURES, FailureLog, read_failures
 from raypath.training.settings import PretrainConfig, WorkerSettings, check_config
 from raypath.training.worker import PlanDataConfig, train_worker
 
@@ -46,11 +47,20 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
             ),  # under a name it knows, Ray would silently go on with the old state
             storage_path=str(run.path / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=config.workers.max_failures),
+            callbacks=[FailureLog(run)],
         ),
         datasets={"train": lambda: None},  # only the name: PlanDataConfig makes what is behind it
         dataset_config=PlanDataConfig(job),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        run.raise_outcome()
+        last = str(error).strip().splitlines()[-1]
+        raise RaypathError(
+            f"{run.path}: training failed {len(read_failures(run))} time(s), more than workers.max_failures="
+            f"{config.workers.max_failures}; the last was: {last}. All of them: {run.path / FAILURES}; go on with resume={run.path}"
+        ) from error
     run.raise_outcome()
     final = newest_valid(run.checkpoints)
     if final is None or read_step(final) != config.loop.num_steps:

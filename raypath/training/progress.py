@@ -8,15 +8,18 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
+
+from raypath.run_folder import RunFolder
+from raypath.training.failures import read_failures
 
 
 class ProgressLines:
     """Calls `show(line)` every `every_s` while steps come in; a context manager."""
 
-    def __init__(self, metrics: Path, num_steps: int, show: Callable[[str], None], every_s: float = 5.0):
-        self.metrics, self.num_steps, self.show, self.every_s = metrics, num_steps, show, every_s
-        self._offset = metrics.stat().st_size if metrics.exists() else 0
+    def __init__(self, run: RunFolder, num_steps: int, show: Callable[[str], None], every_s: float = 5.0):
+        self.run, self.metrics, self.num_steps, self.show, self.every_s = run, run.metrics, num_steps, show, every_s
+        self._offset = self.metrics.stat().st_size if self.metrics.exists() else 0
+        self._num_failures = len(read_failures(run))
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
 
@@ -35,6 +38,12 @@ class ProgressLines:
             self._show_new()
 
     def _show_new(self) -> None:
+        for failure in read_failures(self.run)[self._num_failures :]:
+            self._num_failures += 1
+            reasons = "; ".join(sorted(set(failure["reasons"].values())))
+            self.show(
+                f"lost rank {', '.join(map(str, failure['ranks']))}: {reasons}; starting again from the last checkpoint"
+            )
         lines = self._new_lines()
         if not lines:
             if self._first_step is None:

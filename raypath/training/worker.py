@@ -18,7 +18,6 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train.v2.api.report_config import CheckpointUploadMode
 
 from raypath import __version__
 from raypath.config import config_hash, from_dict, to_dict
@@ -179,12 +178,13 @@ class Saver:
         }
 
     def __call__(self, state: TrainState) -> None:
-        checkpoint = None
+        """Save `state`; called on every rank."""
+        metrics = {"step": state.step}
         if self.rank == 0:
-            path = save_checkpoint(self.run.checkpoints, state, self.about)
+            metrics["checkpoint"] = str(save_checkpoint(self.run.checkpoints, state, self.about))
             prune(self.run.checkpoints, self.keep)
-            checkpoint = ray.train.Checkpoint(str(path))
-        ray.train.report({"step": state.step}, checkpoint, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+        # Only the path: Ray would upload a copy, and resuming takes what is valid in the run's folder anyway.
+        ray.train.report(metrics)
 
 
 class Watch:

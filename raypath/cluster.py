@@ -1,0 +1,35 @@
+"""Joining a Ray cluster, or starting one on this machine.
+
+One decision: RAY_ADDRESS decides (a Ray job has it set); without it work stays on this machine. An instance that runs in this
+process is taken as it is.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+
+import ray
+
+from raypath.errors import BadInput
+
+_PATIENCE_S = 10  # Ray itself would try for minutes
+
+
+def join_or_start(say: Callable[[str], None]) -> None:
+    """Initialise Ray, quietly; raises BadInput if nothing answers at RAY_ADDRESS."""
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # one machine: notice starts and ends sooner
+        say("starting Ray on this machine ...")
+        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        return
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "://" not in address:
+        try:
+            socket.create_connection((host, int(port)), timeout=_PATIENCE_S).close()
+        except OSError as error:
+            remedy = "start the cluster, or unset RAY_ADDRESS to work on this machine"
+            raise BadInput(f"RAY_ADDRESS={address}: nothing answers there ({error}); {remedy}") from None
+    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
