@@ -18,13 +18,15 @@ from recipes import PRETRAINING
 
 from raypath.config import config_hash, differences, override, to_dict
 from raypath.data.index import Index
+from raypath.data.preview import contact_sheet
+from raypath.data.view_sheet import view_sheet
 from raypath.errors import BadInput, Preempted
 from raypath.metric_spool import MetricSpool
 from raypath.run_folder import RunFolder, runs_root
 from raypath.tracking import SystemSampler, Tracker
 from raypath.training.pretrain import pretrain
 from raypath.training.progress import ProgressLines
-from raypath.training.settings import PretrainConfig
+from raypath.training.settings import PretrainConfig, check_config, make_plan
 
 
 def main(arguments: list[str]) -> None:
@@ -37,12 +39,14 @@ def main(arguments: list[str]) -> None:
         return
     recipe, assignments = launch.split_arguments(arguments, default="demo")
     resume, assignments = launch.pick(assignments, "resume")
-    launch.start_ray()
     if resume:
         run = RunFolder.open(resume)
         config = resumed_config(run, assignments)
+        launch.start_ray()
     else:
-        config = with_index(launch.from_recipe(PRETRAINING, recipe, assignments))
+        config = launch.from_recipe(PRETRAINING, recipe, assignments)
+        launch.start_ray()
+        config = with_index(config)
         run = RunFolder.create(runs_root(), config.name, config)
     encoder = pretrain_run(config, run, launch.start_tracking())
     say(f"encoder: {encoder}")
@@ -74,6 +78,7 @@ def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:
 def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, parent: str | None = None) -> Path:
     """Train, with progress on the screen and metrics in MLflow; returns the path of the encoder's weights."""
     index = Index(Path(config.index))
+    check_config(config, index)
     known = run.read("run.json")
     tags = {
         "encoder": run.id,
@@ -92,6 +97,9 @@ def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, paren
             run_id, index.folder / "manifest.csv", name=index.folder.name, digest=index.hash, context="train"
         )
         tracker.log_artifact(run_id, run.path / "config.json")
+        plan = make_plan(config, index)
+        tracker.log_picture(run_id, contact_sheet(index, num_tiles=48, seed=config.seed), "tiles.png")
+        tracker.log_picture(run_id, view_sheet(index, plan, config.views, seed=config.seed), "views.png")
     say(f"run {run.path}  (MLflow: {tracker.uri})")
 
     status = "FAILED"

@@ -11,6 +11,8 @@ import torch
 
 from raypath.data.plan import digest_of
 
+_MOST_EARLY = 64  # blocks that may wait for one that is late: after that it is lost, not late
+
 
 class OutOfOrder(RuntimeError):
     """A position is missing: the run must not go on."""
@@ -47,6 +49,8 @@ def in_order(blocks: Iterator[dict[str, np.ndarray]], *, first: int, step: int) 
         if not (np.diff(positions) == step).all():
             raise OutOfOrder(f"positions {positions[0]}..{positions[-1]} do not go on by {step}")
         early[int(positions[0])] = block
+        if len(early) > _MOST_EARLY:
+            break
         while expected in early:
             block = early.pop(expected)
             expected = int(block["position"][-1]) + step

@@ -42,9 +42,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
             num_workers=config.workers.num_workers, use_gpu=config.workers.use_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
-            name=time.strftime(
-                "attempt-%Y%m%d-%H%M%S"
-            ),  # under a name it knows, Ray would silently go on with the old state
+            name=time.strftime("attempt-%Y%m%d-%H%M%S"),  # Ray would silently go on with the state of a name it knows
             storage_path=str(run.path / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=config.workers.max_failures),
             callbacks=[FailureLog(run)],

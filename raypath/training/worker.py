@@ -21,10 +21,11 @@ import torch
 
 from raypath import __version__
 from raypath.config import config_hash, from_dict, to_dict
-from raypath.data.batches import batch_digest, rank_batches, same_slide_share
+from raypath.data.batches import OutOfOrder, batch_digest, rank_batches, same_slide_share
 from raypath.data.index import Index, open_index
 from raypath.data.quarantine import TileQuarantine, load_known_faults
 from raypath.data.stream import StreamSpec, blocks_of, rank_dataset
+from raypath.data.views_torch import make_views
 from raypath.errors import Diverged, Preempted, TooManyQuarantined
 from raypath.metric_spool import MetricSpool
 from raypath.models import build_encoder, synchronise_batch_norm
@@ -90,9 +91,8 @@ def train_worker(job: dict[str, Any]) -> None:
     spec = stream_spec(config, run, index, world_size)
     assert spec.start == state.step * config.loop.global_batch, "stream and weights start at different steps"
 
-    rows = RankRows(
-        spec, rank, config.loop.global_batch, TileQuarantine(run.quarantine, index, config.workers.max_bad_tiles)
-    )
+    quarantine = TileQuarantine(run.quarantine, index, config.workers.max_bad_tiles)
+    rows = RankRows(spec, rank, config.loop.global_batch, quarantine, device)
     spool = MetricSpool(run.metrics) if rank == 0 else None
 
     def report(step: int, metrics: dict[str, float]) -> None:
@@ -109,7 +109,7 @@ def train_worker(job: dict[str, Any]) -> None:
             device=device,
             digest_of=batch_digest,
             report=report,
-            save=Saver(config, run, index, rank),
+            save=Saver(config, run, index, rank, state),
             should_stop=Watch(run, rank).should_stop,
         )
     except _FINAL as error:
@@ -138,7 +138,10 @@ def restored_state(config: PretrainConfig, run: RunFolder, index: Index, device:
 class RankRows:
     """The batches of one rank; keeps what the last one looked like, for the log."""
 
-    def __init__(self, spec: StreamSpec, rank: int, global_batch: int, quarantine: TileQuarantine):
+    def __init__(
+        self, spec: StreamSpec, rank: int, global_batch: int, quarantine: TileQuarantine, device: torch.device
+    ):
+        self.spec, self.device = spec, device
         blocks = blocks_of(ray.train.get_dataset_shard("train"), spec)
         batch = global_batch // spec.world_size
         self.batches = rank_batches(blocks, start=spec.start, rank=rank, world_size=spec.world_size, batch=batch)
@@ -157,14 +160,19 @@ class RankRows:
             "tiles_per_slide": len(slides) / len(set(slides.tolist())),
             "substituted_tiles": float(self.quarantine.num_faults),
         }
+        if self.spec.views.where == "gpu":
+            tiles = batch.pop("image").to(self.device, non_blocking=True)
+            batch["views"] = make_views(tiles, batch["position"], self.spec.views, self.spec.seed)
         return batch
 
 
 class Saver:
-    """Rank 0 writes the checkpoint into the run; all ranks tell Ray Train that it is there."""
+    """Rank 0 proves that no tile was lost or seen twice, and writes the checkpoint; all ranks tell Ray Train of it."""
 
-    def __init__(self, config: PretrainConfig, run: RunFolder, index: Index, rank: int):
-        self.run, self.rank, self.keep = run, rank, config.workers.keep_checkpoints
+    def __init__(self, config: PretrainConfig, run: RunFolder, index: Index, rank: int, state: TrainState):
+        self.config, self.run, self.rank = config, run, rank
+        self.plan = make_plan(config, index)
+        self.step, self.digest = state.step, state.digest
         self.about = {
             "config": to_dict(config),
             "config_hash": config_hash(config),
@@ -181,10 +189,22 @@ class Saver:
         """Save `state`; called on every rank."""
         metrics = {"step": state.step}
         if self.rank == 0:
+            self._check_digest(state)
             metrics["checkpoint"] = str(save_checkpoint(self.run.checkpoints, state, self.about))
-            prune(self.run.checkpoints, self.keep)
+            prune(self.run.checkpoints, self.config.workers.keep_checkpoints)
         # Only the path: Ray would upload a copy, and resuming takes what is valid in the run's folder anyway.
         ray.train.report(metrics)
+
+    def _check_digest(self, state: TrainState) -> None:
+        batch = self.config.loop.global_batch
+        expected = (self.digest + self.plan.digest(self.step * batch, state.step * batch)) % 2**64
+        if state.digest != expected:
+            raise OutOfOrder(
+                f"{self.run.path}: the rows of steps {self.step} to {state.step} have the digest {state.digest:016x}, the plan's"
+                f" is {expected:016x}: tiles were lost or seen twice, nothing was saved; resume={self.run.path} goes on from"
+                " the last checkpoint"
+            )
+        self.step, self.digest = state.step, state.digest
 
 
 class Watch:
