@@ -4,19 +4,20 @@
     python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen, linear
     python experiments/finetune.py encoder=colour  benchmark.path=DIR protocol.kind=probe   the colour baseline
 
-Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down.
+Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
+again: counted).
 """
 
 import launch
 import torch
 from launch import say
-from transfers import open_and_score, transfer_tags
+from transfers import LEDGER, open_and_score, status_of, transfer_tags
 
-from raypath.benchmarks import Predictions, score
+from raypath.benchmarks import Predictions, check_unopened, score
 from raypath.config import override, to_dict
 from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, finetune, open_encoder, probe
-from raypath.protocols.encoders import short_name
+from raypath.protocols.encoders import encoder_id, short_name
 from raypath.protocols.transfer import TransferConfig, training_samples
 from raypath.run_folder import RunFolder, runs_root
 
@@ -26,19 +27,22 @@ def main(arguments: list[str]) -> None:
     if not arguments or "-h" in arguments or "--help" in arguments:
         say(__doc__)
         return
-    opens_test, assignments = launch.pick(arguments, "test")
+    opens_test, assignments = launch.pick_flag(arguments, "test")
+    reopen, assignments = launch.pick_flag(assignments, "reopen")
     config = override(TransferConfig(name="finetune"), assignments)
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
     if config.encoder == "colour" and isinstance(config.protocol, FinetuneSettings):
         raise BadInput("encoder=colour has nothing to fine-tune: set protocol.kind=probe")
     launch.start_ray()
-    run_transfer(config, opens_test=opens_test == "true")
+    run_transfer(config, opens_test=opens_test, reopen=reopen)
 
 
-def run_transfer(config: TransferConfig, *, opens_test: bool) -> None:
-    """One transfer as one MLflow run."""
+def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = False) -> None:
+    """One transfer as one MLflow run; raises BadInput before anything is trained if the test is wanted and used up."""
     benchmark = config.benchmark.load(config.seed)
+    if opens_test and not reopen:
+        check_unopened(benchmark, encoder_id(config.encoder, seed=config.seed), ledger=runs_root() / LEDGER)
     run = RunFolder.create(runs_root(), f"{config.protocol.kind}-{benchmark.name}", config)
     benchmark.write_split(run.path)
     tracker = launch.start_tracking()
@@ -53,9 +57,14 @@ def run_transfer(config: TransferConfig, *, opens_test: bool) -> None:
         )
         show(tracker, run_id, run, "val", fitted.val, benchmark.primary)
         if opens_test:
-            predictions = open_and_score(config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=runs_root())
+            predictions = open_and_score(
+                config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=runs_root(), reopen=reopen
+            )
             show(tracker, run_id, run, "test", predictions, benchmark.primary)
         status = "FINISHED"
+    except BaseException as error:
+        status = status_of(error)
+        raise
     finally:
         tracker.end_run(run_id, status)
     say(f"run {run.path}")
@@ -66,7 +75,10 @@ def fit(config: TransferConfig, train, val, metric: str, log):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder = open_encoder(config.encoder, seed=config.seed)
     if not isinstance(config.protocol, FinetuneSettings):
-        return probe(encoder, train, val, config.protocol, metric=metric, device=device)
+        fitted = probe(encoder, train, val, config.protocol, metric=metric, device=device)
+        edge = ", on the edge of the grid: widen protocol.lowest_c or protocol.highest_c" if fitted.is_on_edge else ""
+        say(f"probe: C={fitted.c:g}{edge}")
+        return fitted
 
     def report(epoch: int, metrics: dict[str, float], classifier, is_best: bool) -> None:
         log(epoch, metrics)

@@ -59,6 +59,14 @@ def pick(assignments: list[str], key: str) -> tuple[str | None, list[str]]:
     return (found[-1] if found else None), [a for a in assignments if a.partition("=")[0] != key]
 
 
+def pick_flag(assignments: list[str], key: str) -> tuple[bool, list[str]]:
+    """As `pick`, for `key=true` or `key=false` (if it is not there)."""
+    text, others = pick(assignments, key)
+    if text is not None and text.lower() not in ("true", "false"):
+        raise BadInput(f"{key}={text}: expected {key}=true or {key}=false")
+    return text is not None and text.lower() == "true", others
+
+
 def from_recipe(recipes: dict[str, Callable], name: str, assignments: list[str]):
     """The config of a recipe with overrides; an unknown name lists the recipes."""
     if name not in recipes:

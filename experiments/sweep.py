@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import launch
 from launch import console, say
-from transfers import compare, expand_encoders, table_of
+from transfers import compare, expand_encoders, status_of, table_of
 
 from raypath.config import config_hash, override, to_dict
 from raypath.errors import BadInput
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
         say(__doc__)
         return
     resume, assignments = launch.pick(arguments, "resume")
-    reopen, assignments = launch.pick(assignments, "reopen")
+    reopen, assignments = launch.pick_flag(assignments, "reopen")
     if resume:
         run = RunFolder.open(resume)
         config = run.config(TransferConfig)
@@ -55,10 +55,13 @@ def main(arguments: list[str]) -> None:
             tracker,
             parent=parent,
             ledger=runs_root(),
-            reopen=reopen == "true",
+            reopen=reopen,
             resume=bool(resume),
         )
         status = "FINISHED"
+    except BaseException as error:
+        status = status_of(error)
+        raise
     finally:
         tracker.end_run(parent, status)
     console.print(table_of(results, benchmark))

@@ -16,14 +16,14 @@ from rich.table import Table
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, open_test, score
 from raypath.config import config_hash, to_dict
-from raypath.errors import BadInput
+from raypath.errors import BadInput, Preempted
 from raypath.protocols import ProbeSettings, Samples, open_encoder, probe
 from raypath.protocols.encoders import COLOUR, RANDOM, encoder_id, short_name
 from raypath.protocols.transfer import TransferConfig, extent_of, training_samples
 from raypath.run_folder import RunFolder
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
-from raypath.sweep import TrialLog, Winner, sweep
+from raypath.sweep import TrialLog, Winner, check_sweep, sweep, trial_name
 from raypath.tracking import Tracker
 
 LEDGER = "test_openings.jsonl"
@@ -48,7 +48,15 @@ def expand_encoders(text: str) -> list[str]:
         raise BadInput(
             f"encoder={text!r}: begin with runs/ID or a .safetensors file, e.g. encoder=runs/ID,random,colour"
         )
-    return [f"{RANDOM}:{names[0]}" if name == RANDOM else name for name in names]
+    return [_absolute(f"{RANDOM}:{names[0]}" if name == RANDOM else name) for name in names]
+
+
+def _absolute(source: str) -> str:
+    """A source that means the same in a trial, which runs in a folder of its own, and when a sweep is resumed from elsewhere."""
+    kind, colon, like = source.partition(":")
+    if kind == RANDOM:
+        return f"{RANDOM}{colon}{Path(like).absolute()}"
+    return source if source == COLOUR else str(Path(source).absolute())
 
 
 def compare(
@@ -63,21 +71,45 @@ def compare(
     reopen: bool = False,
     resume: bool = False,
 ) -> list[Scored]:
-    """Tune every encoder on train and val, then open the test once for each."""
+    """Tune every encoder on train and val, then open the test once for each.
+
+    Raises BadInput before anything is trained if an encoder is given twice or its test is used up.
+    """
+    check_sweep(config)
     configs = [
         replace(config, encoder=source, extent_px=extent_of(replace(config, encoder=sources[0]))) for source in sources
     ]
+    ids = [encoder_id(own.encoder, seed=own.seed) for own in configs]
+    twice = next((source for source, own in zip(sources, ids) if ids.count(own) > 1), None)
+    if twice:
+        raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")
     if not reopen and not resume:
-        for own in configs:
-            check_unopened(benchmark, encoder_id(own.encoder, seed=own.seed), ledger=ledger / LEDGER)
+        for own in ids:
+            check_unopened(benchmark, own, ledger=ledger / LEDGER)
     benchmark.write_split(run.path)
     say(f"{benchmark.name}: {benchmark.split_note}")
     train, val = training_samples(configs[0], benchmark)
-    tuned = [tune_one(own, benchmark, train, val, run, tracker, parent=parent, resume=resume) for own in configs]
-    return [
-        finish_one(own, benchmark, run, tracker, *parts, ledger=ledger, reopen=reopen or resume)
-        for own, parts in zip(configs, tuned)
-    ]
+    results: list[Scored] = []
+    try:
+        tuned = [tune_one(own, benchmark, train, val, run, tracker, parent=parent, resume=resume) for own in configs]
+        for own, parts in zip(configs, tuned):
+            results.append(finish_one(own, benchmark, run, tracker, *parts, ledger=ledger, reopen=reopen or resume))
+    except BaseException as error:
+        finished = {result.mlflow_run_id for result in results}
+        for run_id in set(run.read("mlflow_runs.json").values()) - finished:
+            tracker.end_run(run_id, status_of(error))
+        raise
+    return results
+
+
+def status_of(error: BaseException) -> str:
+    """How MLflow calls a run that ended with `error`."""
+    return "KILLED" if isinstance(error, Preempted | KeyboardInterrupt | SystemExit) else "FAILED"
+
+
+def stem_of(config: TransferConfig) -> str:
+    """A file name for what is made of an encoder, different for different weights."""
+    return encoder_id(config.encoder, seed=config.seed).replace(" ", "-")
 
 
 def tune_one(
@@ -85,7 +117,7 @@ def tune_one(
 ):
     """(fitted, how it was reached, MLflow run id) of one encoder."""
     name = short_name(config.encoder)
-    folder = run.path / name.replace(" ", "-").replace("(", "").replace(")", "")
+    folder = run.path / stem_of(config)
     folder.mkdir(exist_ok=True)
     known = run.read("mlflow_runs.json")
     run_id = tracker.start_run(
@@ -102,7 +134,8 @@ def tune_one(
         fitted = probe(
             open_encoder(COLOUR, seed=0), train, val, ProbeSettings(), metric=metric, device=torch.device("cpu")
         )
-        return fitted.predict, fitted.val, f"probe, C={fitted.c:g}", run_id
+        edge = ", on the edge of the grid" if fitted.is_on_edge else ""
+        return fitted.predict, fitted.val, f"probe, C={fitted.c:g}{edge}", run_id
     say(f"{name}: {config.sweep.num_trials} trials ({config.sweep.search}), selected on val by {metric}")
     log = TrialLog(
         config,
@@ -112,8 +145,11 @@ def tune_one(
         folder=folder,
         tags=transfer_tags(config, benchmark),
     )
-    winner: Winner = sweep(config, train, val, metric=metric, folder=folder, callbacks=[log], resume=resume)
-    params = ", ".join(f"{key.rpartition('.')[2]}={value:.2g}" for key, value in winner.params.items())
+    try:
+        winner: Winner = sweep(config, train, val, metric=metric, folder=folder, callbacks=[log], resume=resume)
+    finally:
+        log.end_open_runs()
+    params = trial_name(winner.params).replace(" ", ", ")
     failed = f", {winner.num_failed} failed" if winner.num_failed else ""
     how = f"best of {winner.num_trials} trials{failed}: {params}, epoch {winner.epoch}"
     return lambda samples, device: winner.predict(config, samples, device), winner.val, how, run_id
@@ -122,10 +158,13 @@ def tune_one(
 def finish_one(
     config, benchmark, run, tracker, predict, val: Predictions, how: str, run_id: str, *, ledger, reopen
 ) -> Scored:
-    """Open the test for the winner, score it, write everything down."""
-    name = short_name(config.encoder)
-    test = open_and_score(config, benchmark, predict, reason=f"winner of {run.id}", ledger=ledger, reopen=reopen)
-    stem = name.replace(" ", "-").replace("(", "").replace(")", "")
+    """Open the test for the winner, score it, write everything down; what this run has opened is not opened again."""
+    name, stem = short_name(config.encoder), stem_of(config)
+    kept = run.path / f"{stem}.test.parquet"
+    if kept.exists():
+        test = Predictions.load(kept)
+    else:
+        test = open_and_score(config, benchmark, predict, reason=f"winner of {run.id}", ledger=ledger, reopen=reopen)
     for split, predictions in (("val", val), ("test", test)):
         predictions.save(run.path / f"{stem}.{split}.parquet")
         scores = score(predictions)

@@ -10,6 +10,7 @@ person has to know. On a cluster the folder must be on storage that every node s
 
 import json
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -39,9 +40,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, root: Path, name: str, config: Any) -> "RunFolder":
-        """A new folder `root/name-DATE-TIME-xxxx` that holds `config`."""
+        """A new folder `root/name-DATE-TIME-xxxx` that holds `config`; a name that is no plain file name is made one."""
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        folder = cls(Path(root).absolute() / f"{name}-{stamp}-{secrets.token_hex(2)}")
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-")[:100] or "run"
+        folder = cls(Path(root).absolute() / f"{plain}-{stamp}-{secrets.token_hex(2)}")
         folder.path.mkdir(parents=True)
         folder.write("config.json", to_dict(config))
         return folder

@@ -16,12 +16,15 @@ import ray
 from PIL import Image
 
 from raypath.data.staging import local_path
-from raypath.errors import BadInput, TileCorrupt
+from raypath.errors import BadInput, SlideError
 from raypath.slides import SlideHandles
 
 MAX_BYTES = 8 << 30
 _ROWS_PER_TASK = 256
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits: Pillow would cut them off at 255
+# What Pillow raises for damaged files of these formats (found with 9,000 of them), and slides for theirs.
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, SlideError)
 
 logging.getLogger("ray.data").setLevel(logging.WARNING)
 
@@ -68,13 +71,22 @@ def _each(table: pa.Table, extent_px: int) -> Iterator[tuple[np.ndarray | None, 
     for row in table.to_pylist():
         try:
             yield (read_image(row["path"], extent_px) if "path" in row else _read_tile(handles, row, extent_px)), ""
-        except (TileCorrupt, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             yield None, f"{row.get('path') or row['slide']}: cannot be read ({error})"
 
 
 def read_image(path: str, extent_px: int) -> np.ndarray:
-    """One image file as uint8 [extent_px, extent_px, 3]: centre square, antialiased."""
+    """One image file as uint8 [extent_px, extent_px, 3]: centre square, antialiased.
+
+    Raises ValueError for what has no 8-bit colours of its own: more than 8 bits per channel, or pixels one can look through.
+    """
     with Image.open(local_path(path), formats=_FORMATS) as image:
+        if image.mode in _DEEP_MODES:
+            raise ValueError(
+                f"its pixels are {image.mode}, expected 8 bits per channel: convert it, and say how you scaled it"
+            )
+        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+            raise ValueError("it has transparent pixels, which have no colour: save it without them")
         square = _centre_square(image.convert("RGB"))
         if square.size != (extent_px, extent_px):
             square = square.resize((extent_px, extent_px), Image.Resampling.BICUBIC)

@@ -73,7 +73,7 @@ def make_index(
     sound = [parts / f"{o.slide}.parquet" for o in outcomes if o.reason is None]
     if not any(o.num_tiles for o in outcomes):
         raise BadInput(_nothing_found(folder, outcomes))
-    _join(sound, spec, folder)
+    join_parts(sound, spec, folder)
     return Index(folder), outcomes
 
 
@@ -171,7 +171,7 @@ def _unchanged(part: Path, key: str) -> int | None:
         return None
 
 
-def _join(parts: list[Path], spec: TileSpec, folder: Path) -> None:
+def join_parts(parts: list[Path], spec: TileSpec, folder: Path) -> None:
     """Write index.parquet from the parts, one at a time, and then index.json, whose presence says that all is there."""
     draft = folder / ".index.parquet"
     tables = (pq.read_table(part).replace_schema_metadata(None) for part in parts)

@@ -43,6 +43,13 @@ class FinetuneSettings:
     jitter: float = 0.2
     """Strength of brightness, contrast and saturation jitter; hue gets a quarter of it."""
 
+    def __post_init__(self):
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: expected 0 or more and less than 1")
+
 
 class Classifier(nn.Module):
     """Encoder and linear head; uint8 tiles [B, H, W, 3] -> logits [B, K]."""
@@ -174,7 +181,7 @@ def _train_epoch(classifier, optimizer, batches: _Batches, epoch: int, num_steps
 @torch.no_grad()
 def probability_of(classifier: Classifier, images: np.ndarray, device: torch.device) -> np.ndarray:
     """Class probabilities float32 [N, K] of uint8 tiles [N, H, W, 3], in evaluation mode."""
-    classifier.eval()
+    classifier.eval().to(device)
     starts = range(0, len(images), _EVALUATION_BATCH)
     batches = (torch.from_numpy(np.array(images[s : s + _EVALUATION_BATCH])).to(device) for s in starts)
     return torch.cat([classifier(batch).float().softmax(1).cpu() for batch in batches]).numpy()

@@ -19,13 +19,15 @@ import ray
 import torch
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.basic_variant import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 from safetensors.torch import load_file, save_file
 
 from raypath.benchmarks import Predictions
 from raypath.config import from_dict, override, to_dict
-from raypath.errors import BadInput, RaypathError
-from raypath.protocols import Samples, finetune, open_encoder
+from raypath.errors import BadInput, Preempted, RaypathError
+from raypath.protocols import FinetuneSettings, Samples, finetune, open_encoder
 from raypath.protocols.finetune import Classifier, probability_of
 from raypath.protocols.transfer import SweepSettings, TransferConfig
 
@@ -64,9 +66,11 @@ def sweep(
 ) -> Winner:
     """Run (or go on with) the sweep of `config` in `folder`; returns the winner on val.
 
-    Ray must be initialised. Raises BadInput for a space that names no setting, RaypathError if no trial came to an end.
+    Ray must be initialised. Raises BadInput for a space that names no setting, Preempted if it was interrupted (Ctrl-C), and
+    RaypathError if no trial came to an end.
     """
     settings = config.sweep
+    check_sweep(config)
     space = param_space(config)
     trial = tune.with_parameters(_trial, config=to_dict(config), train=train, val=val, metric=metric)
     trial = tune.with_resources(trial, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial})
@@ -81,9 +85,8 @@ def sweep(
                 metric=SELECTION,
                 mode="max",
                 num_samples=settings.num_trials,
-                search_alg=OptunaSearch(seed=config.seed) if settings.search == "optuna" else None,
+                search_alg=_search(config, concurrency(settings, ray.cluster_resources())),
                 scheduler=_scheduler(config),
-                max_concurrent_trials=concurrency(settings, ray.cluster_resources()),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -95,7 +98,28 @@ def sweep(
                 verbose=0,
             ),
         )
-    return _winner(tuner.fit(), folder)
+    results = tuner.fit()
+    num_cells = math.prod(map(len, settings.space.values())) if settings.search == "grid" else 1
+    num_wanted = settings.num_trials * num_cells
+    num_done = results.num_terminated + results.num_errors
+    if num_done < num_wanted:  # Tune returns from Ctrl-C as if all were well
+        raise Preempted(f"{folder}: interrupted after {num_done} of {num_wanted} trials; go on with resume=runs/ID")
+    return _winner(results, folder)
+
+
+def check_sweep(config: TransferConfig) -> None:
+    """Raise BadInput for numbers that no sweep can work with, before anything is started."""
+    settings = config.sweep
+    if not isinstance(config.protocol, FinetuneSettings):
+        raise BadInput(
+            f"protocol.kind={config.protocol.kind}: a sweep tunes fine-tuning (a probe tries its own penalties): use"
+            " experiments/finetune.py for it"
+        )
+    for name, low in (("num_trials", 1), ("grace_epochs", 1), ("gpus_per_trial", 0)):
+        if getattr(settings, name) < low:
+            raise BadInput(f"sweep.{name}={getattr(settings, name)}: expected {low} or more")
+    if settings.cpus_per_trial <= 0:
+        raise BadInput(f"sweep.cpus_per_trial={settings.cpus_per_trial:g}: expected more than 0")
 
 
 def param_space(config: TransferConfig) -> dict[str, Any]:
@@ -127,20 +151,30 @@ def _domain(key: str, spec: Any, *, is_grid: bool) -> tuple[list[Any], Any]:
     match spec:
         case [_, *_]:
             return list(spec), tune.grid_search(list(spec)) if is_grid else tune.choice(list(spec))
-        case {"log": [low, high]} if 0 < low < high and not is_grid:
+        case {"log": [int() | float() as low, int() | float() as high]} if 0 < low < high and not is_grid:
             return [low, high], tune.loguniform(low, high)
-        case {"uniform": [low, high]} if low < high and not is_grid:
+        case {"uniform": [int() | float() as low, int() | float() as high]} if low < high and not is_grid:
             return [low, high], tune.uniform(low, high)
     expected = "a list of values" if is_grid else 'a list of values, {"log": [low, high]} or {"uniform": [low, high]}'
     raise BadInput(f"sweep.space: {key}: {spec!r}: expected {expected}")
+
+
+def _search(config: TransferConfig, num_at_once: int):
+    """Tune's search; its draws follow from the config's seed."""
+    if config.sweep.search == "optuna":
+        return ConcurrencyLimiter(OptunaSearch(seed=config.seed), max_concurrent=num_at_once)
+    return BasicVariantGenerator(max_concurrent=num_at_once, random_state=config.seed)
 
 
 def _scheduler(config: TransferConfig):
     settings = config.sweep
     if not settings.asha or settings.search == "grid":
         return FIFOScheduler()
-    epochs = config.protocol.epochs
-    return ASHAScheduler(max_t=epochs, grace_period=min(settings.grace_epochs, epochs), reduction_factor=2)
+    searched = settings.space.get("protocol.epochs")
+    epochs = max(searched) if isinstance(searched, list) else config.protocol.epochs
+    # By epoch and not by Tune's own count, which goes on where a lost worker stood while the trial begins again.
+    grace_epochs = min(settings.grace_epochs, epochs)
+    return ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace_epochs, reduction_factor=2)
 
 
 def _trial(params: dict[str, Any], *, config: dict, train: Samples, val: Samples, metric: str) -> None:
@@ -174,7 +208,8 @@ def _keep(folder: Path, classifier: Classifier, params: dict[str, Any], epoch: i
 
 
 def _winner(results: tune.ResultGrid, folder: Path) -> Winner:
-    kept = [pair for result in results for pair in (result.best_checkpoints or [])]
+    ended = [result for result in results if result.error is None]
+    kept = [pair for result in ended for pair in (result.best_checkpoints or [])]
     if not kept:
         errors = "; ".join(sorted({str(error).strip().splitlines()[-1] for error in results.errors})) or "no result"
         raise RaypathError(f"{folder}: none of {len(results)} trials came to an end ({errors})")

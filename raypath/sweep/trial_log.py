@@ -39,7 +39,6 @@ class TrialLog(tune.Callback):
     ):
         self.config, self.uri, self.experiment, self.parent, self.tags = to_dict(config), uri, experiment, parent, tags
         self.known = folder / "trials.json"
-        self.num_epochs = config.protocol.epochs
         self._tracker: Tracker | None = None
 
     def __getstate__(self) -> dict:
@@ -54,15 +53,16 @@ class TrialLog(tune.Callback):
     def on_trial_start(self, iteration, trials, trial, **info) -> None:
         """Create the child run, or go on with the one of before."""
         runs = self._runs()
-        config = override(from_dict(TransferConfig, self.config), trial.config)
         runs[trial.trial_id] = self.tracker.start_run(
             trial_name(trial.config),
             parent=self.parent,
             tags=self.tags | {"raypath.trial": trial.trial_id},
-            params=to_dict(config),
+            params=to_dict(self._config_of(trial)),
             resume=runs.get(trial.trial_id),
         )
-        self.known.write_text(json.dumps(runs))
+        draft = self.known.with_suffix(".draft")
+        draft.write_text(json.dumps(runs))
+        draft.replace(self.known)
 
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
         """Log one epoch."""
@@ -73,11 +73,11 @@ class TrialLog(tune.Callback):
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
         """Close the run: finished, or stopped early."""
-        epoch = (trial.last_result or {}).get("epoch", 0)
+        epoch, num_epochs = (trial.last_result or {}).get("epoch", 0), self._config_of(trial).protocol.epochs
         run_id = self._runs()[trial.trial_id]
-        if epoch < self.num_epochs:
-            self.tracker.set_tags(run_id, {"raypath.stopped": f"early, after epoch {epoch} of {self.num_epochs}"})
-        self.tracker.end_run(run_id, "FINISHED" if epoch >= self.num_epochs else "KILLED")
+        if epoch < num_epochs:
+            self.tracker.set_tags(run_id, {"raypath.stopped": f"early, after epoch {epoch} of {num_epochs}"})
+        self.tracker.end_run(run_id, "FINISHED" if epoch >= num_epochs else "KILLED")
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:
         """Close the run as failed, with the reason."""
@@ -85,6 +85,15 @@ class TrialLog(tune.Callback):
         reason = Path(trial.error_file).read_text().strip().splitlines()[-1] if trial.error_file else "unknown"
         self.tracker.set_tags(run_id, {"raypath.error": reason[:500]})
         self.tracker.end_run(run_id, "FAILED")
+
+    def end_open_runs(self) -> None:
+        """Close what is still open when a sweep ends in whatever way: trials that were cut off, or that a crash forgot."""
+        for run_id in self._runs().values():
+            if self.tracker.client.get_run(run_id).info.status == "RUNNING":
+                self.tracker.end_run(run_id, "KILLED")
+
+    def _config_of(self, trial) -> TransferConfig:
+        return override(from_dict(TransferConfig, self.config), trial.config)
 
     def _runs(self) -> dict[str, str]:
         return json.loads(self.known.read_text()) if self.known.exists() else {}
