@@ -20,7 +20,10 @@ fi
 echo "[1/3] making $venv with $("$python" --version)"
 "$python" -m venv "$venv"
 echo "[2/3] installing raypath and its dependencies (about 6 GB with PyTorch; 2 to 5 minutes, once)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --progress-bar on -c constraints.txt -e ".[dev]"
+"$venv/bin/python" -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e ".[dev]" |
+  awk '/^Collecting/ { printf "\r      %3d  %-60s", ++n, $2; fflush() }
+       /^Installing collected/ { printf "\r      %d packages found; unpacking them (the longest part) %s\n", n, ""; fflush() }
+       /^Successfully/ { print "      installed"; fflush() }'
 echo "[3/3] checking"
 "$venv/bin/python" -c 'import raypath, ray, torch, torchvision, timm, mlflow, openslide; print(
   f"ready: raypath {raypath.__version__}, ray {ray.__version__}, torch {torch.__version__}, mlflow {mlflow.__version__}")'

@@ -5,8 +5,10 @@ process is taken as it is.
 """
 
 import os
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import ray
 
@@ -23,7 +25,8 @@ def join_or_start(say: Callable[[str], None]) -> None:
     if not address:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # one machine: notice starts and ends sooner
         say("starting Ray on this machine ...")
-        ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        with _sigterm_held_back():
+            ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         return
     host, _, port = address.rpartition(":")
     if port.isdigit() and "://" not in address:
@@ -33,3 +36,17 @@ def join_or_start(say: Callable[[str], None]) -> None:
             remedy = "start the cluster, or unset RAY_ADDRESS to work on this machine"
             raise BadInput(f"RAY_ADDRESS={address}: nothing answers there ({error}); {remedy}") from None
     ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+
+
+@contextmanager
+def _sigterm_held_back():
+    """Processes started inside do not see SIGTERM (a mask is inherited).
+
+    Slurm, systemd and `timeout` send it to the whole process group: Ray would be gone before the run it carries could write its
+    checkpoint. They still end with the driver, by SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -5,43 +5,51 @@ One decision: every figure is a function from saved values to a matplotlib figur
 
 import json
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from raypath.benchmarks import Predictions, score
 
-INK, ACCENT, PALE = "#23303b", "#8b3a78", "#d8c3d6"
+INK, ACCENT, PALE, SOFT = "#23303b", "#8b3a78", "#d8c3d6", "#5c6b77"
+_NAME_CHARACTERS = 22  # of a label beside an axis, before it is wrapped
 
 
 def confusion_figure(predictions: Predictions, title: str) -> Figure:
-    """The confusion matrix: rows are labels, each row adds up to its number of samples."""
+    """The confusion matrix: counts, and below each its share of the row (a row is a label)."""
     confusion = score(predictions)["confusion"]
     share = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
-    figure = Figure(figsize=(1.6 + 0.9 * len(confusion), 1.2 + 0.8 * len(confusion)), layout="constrained")
+    names = [fill(name, _NAME_CHARACTERS) for name in predictions.classes]
+    figure = Figure(figsize=(1.9 + 0.9 * len(confusion), 1.4 + 0.8 * len(confusion)), layout="constrained")
     axes = figure.subplots()
     axes.imshow(share, cmap="Purples", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion):
-        axes.text(
-            column, row, f"{count}", ha="center", va="center", color="white" if share[row, column] > 0.55 else INK
-        )
-    axes.set_xticks(range(len(predictions.classes)), predictions.classes, rotation=30, ha="right")
-    axes.set_yticks(range(len(predictions.classes)), predictions.classes)
-    axes.set(xlabel="predicted", ylabel="label", title=title)
+        colour = "white" if share[row, column] > 0.55 else INK
+        axes.text(column, row - 0.08, f"{count}", ha="center", va="center", color=colour)
+        axes.text(column, row + 0.22, f"{share[row, column]:.0%}", ha="center", va="center", color=colour, fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="label")
+    axes.set_title(title, fontsize=10)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 
 def loss_figure(metrics: Path) -> Figure:
-    """The training loss by step, from a run's metrics.jsonl, with a running mean."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    steps = np.array([line["step"] for line in lines])
-    losses = np.array([line["metrics"]["loss"] for line in lines], dtype=float)
+    """The training loss by step, from a run's metrics.jsonl, with a running mean; lines without a loss are passed over."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
+    points = [(line["step"], line["metrics"]["loss"]) for line in lines if "loss" in line["metrics"]]
+    steps, losses = np.array(points, dtype=float).reshape(-1, 2).T
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(steps, losses, color=PALE, linewidth=1)
+    axes.plot(steps, losses, color=PALE, linewidth=1, label="each step")
     width = max(1, len(losses) // 20)
-    smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
-    axes.plot(steps[width - 1 :], smooth, color=ACCENT, linewidth=2)
+    if width > 1:
+        smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+        axes.plot(steps[width - 1 :], smooth, color=ACCENT, linewidth=2, label=f"mean of {width} steps")
+        axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel="step", ylabel="loss")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -49,15 +57,17 @@ def loss_figure(metrics: Path) -> Figure:
 
 def score_figure(rows: list[tuple[str, float, float, float]], metric: str, chance: float) -> Figure:
     """Scores with their intervals: (name, estimate, low, high) from top to bottom; chance is a dotted line."""
-    figure = Figure(figsize=(6, 0.8 + 0.5 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(6, 1.1 + 0.55 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, (_, estimate, low, high) in enumerate(rows):
-        axes.plot([low, high], [place, place], color=ACCENT, linewidth=3, solid_capstyle="round")
-        axes.plot(estimate, place, "o", color=INK, markersize=8)
-    axes.axvline(chance, color=INK, linestyle=":", linewidth=1)
-    axes.annotate("chance", (chance, len(rows) - 0.45), ha="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set(xlabel=f"{metric} on test, 95 % interval", xlim=(0, 1))
+        axes.plot([low, high], [place, place], color=SOFT if place else ACCENT, linewidth=3, solid_capstyle="round")
+        axes.plot(estimate, place, "o", color=INK, markersize=7)
+        axes.annotate(f"{estimate:.3f}", (estimate, place - 0.18), ha="center", va="bottom", fontsize=8, color=INK)
+    axes.axvline(chance, color=SOFT, linestyle=":", linewidth=1)
+    above = axes.get_xaxis_transform()  # x in the data, y as a share of the axes
+    axes.text(chance, 1.01, "chance", transform=above, ha="center", va="bottom", fontsize=8, color=SOFT)
+    axes.set_yticks(range(len(rows)), [fill(name, _NAME_CHARACTERS) for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.65)
+    axes.set(xlabel=f"{metric.replace('_', ' ')} on test, 95 % interval", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     return figure

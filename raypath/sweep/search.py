@@ -1,8 +1,9 @@
 """Sweeps: Ray Tune searches the settings of one protocol for one encoder on one benchmark.
 
 One decision: a trial is a plain function of a config and of samples that lie once in the object store, so eight trials on two
-cores cost eight trainings and nothing else. Selection sees val only: the winner is the best epoch of the best trial by the benchmark's
-primary metric (least loss among equals), and its weights are kept, so that the test can be opened for it once, by the caller.
+cores cost eight trainings and nothing else. Selection sees val only: the winner is the best epoch of the best trial by the
+benchmark's primary metric (least loss among equals), and its weights are kept, so that the test can be opened for it once, by
+the caller. A trial that failed does not win, however good it was before.
 
 A sweep lives in its folder and goes on from there after a crash (`resume=True`): finished trials are not run again.
 """

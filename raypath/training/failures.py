@@ -32,7 +32,10 @@ class FailureLog(ray.train.UserCallback):
 def read_failures(run: RunFolder) -> list[dict[str, Any]]:
     """The failures of a run so far, oldest first."""
     path = run.path / FAILURES
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [
+        json.loads(line) for line in lines if line.endswith("}\n")
+    ]  # a torn one is of a driver that died writing it
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ One decision: whatever cannot work is refused before anything starts, with the n
 cluster on which nothing happens (Ray Data gets no CPU when the Train workers have them all, and waits without a word).
 """
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,13 +83,14 @@ def refuse_starvation(workers: WorkerSettings, read_cpus: float, cluster: Mappin
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     taken = workers.num_workers * workers.cpus_per_worker
     if cpus - taken < read_cpus:
-        room = max(0.0, (cpus - read_cpus) / workers.num_workers)
+        room = max(
+            0.0, math.floor(100 * (cpus - read_cpus) / workers.num_workers) / 100
+        )  # down: up would be refused again
         raise BadInput(
             f"{workers.num_workers} workers with {workers.cpus_per_worker:g} CPUs each take {taken:g} of the cluster's {cpus:g};"
             f" reading tiles needs {read_cpus:g} more, and without it training would wait for ever: set"
-            f" workers.cpus_per_worker to at most {room:.2g}, or workers.num_workers or stream.read_cpus lower"
+            f" workers.cpus_per_worker to at most {room:g}, or workers.num_workers or stream.read_cpus lower"
         )
     if workers.use_gpu and gpus < workers.num_workers:
-        raise BadInput(
-            f"{workers.num_workers} workers want a GPU each, the cluster has {gpus:g}: set workers.num_workers={gpus:g}"
-        )
+        remedy = f"workers.num_workers={gpus:g}" if gpus >= 1 else "workers.use_gpu=false"
+        raise BadInput(f"{workers.num_workers} workers want a GPU each, the cluster has {gpus:g}: set {remedy}")

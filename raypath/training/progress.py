@@ -12,6 +12,8 @@ from collections.abc import Callable
 from raypath.run_folder import RunFolder
 from raypath.training.failures import read_failures
 
+_SHOWN = {"loss", "step_s", "waiting_share", "tiles_per_s"}
+
 
 class ProgressLines:
     """Calls `show(line)` every `every_s` while steps come in; a context manager."""
@@ -61,7 +63,17 @@ class ProgressLines:
             text = file.read()
         whole = text[: text.rfind("\n") + 1]
         self._offset += len(whole.encode())
-        return [json.loads(line) for line in whole.splitlines()]
+        return [line for line in map(_parse, whole.splitlines()) if line]
+
+
+def _parse(line: str) -> dict | None:
+    """A line of a whole step, its numbers as floats (NaN is written as text); None for any other."""
+    try:
+        values = json.loads(line)
+        metrics = {name: float(value) for name, value in values["metrics"].items()}
+        return values | {"metrics": metrics} if metrics.keys() >= _SHOWN else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # damaged by a crash: progress is no reason to end a run
 
 
 def progress_line(lines: list[dict], num_steps: int) -> str:

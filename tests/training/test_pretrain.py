@@ -102,7 +102,7 @@ def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, und
 def test_sigterm_writes_a_checkpoint_and_exits_75_and_the_run_goes_on(config, undisturbed, ray_instance, tmp_path):
     started = Started(config, tmp_path)
     started.wait_for_step(10)
-    started.process.send_signal(signal.SIGTERM)
+    os.killpg(started.process.pid, signal.SIGTERM)  # the whole group, as Slurm, systemd and `timeout` do
     assert started.process.wait(timeout=120) == 75, started.output()
     run = started.run()
     step = end_of(run)["step"]

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+
+from raypath.benchmarks import score
+from raypath.config import override
+from raypath.errors import BadInput
+from raypath.models import build_encoder
+from raypath.protocols import FinetuneSettings, finetune
+from raypath.protocols.finetune import _Batches, probability_of
+from raypath.protocols.transfer import TransferConfig
+from tests.protocols import small
+
+CPU = torch.device("cpu")
+QUICK = FinetuneSettings(epochs=3, batch=8, lr=1e-2)
+
+
+def tune(settings=QUICK, *, seed=0, train=None, val=None, metric="balanced_accuracy", **kwargs):
+    train, val = train or small.samples(24, seed=0), val or small.samples(16, seed=1)
+    encoder = build_encoder(small.TINY, seed=seed)
+    return finetune(encoder, train, val, settings, metric=metric, seed=seed, device=CPU, **kwargs)
+
+
+def test_a_tiny_encoder_learns_a_simple_cue():
+    fitted = tune()
+    unseen = small.samples(40, seed=2)
+    predictions = fitted.predict(unseen, CPU)
+    assert score(predictions)["accuracy"] > 0.9
+    assert predictions.sample == unseen.names
+    assert fitted.history[-1]["train_loss"] < fitted.history[0]["train_loss"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
+    settings = FinetuneSettings(epochs=2, batch=8, dropout=0.2)
+    first, again, other = tune(settings), tune(settings), tune(settings, seed=1)
+    assert first.history == again.history
+    assert first.val.probability.tobytes() == again.val.probability.tobytes()
+    for name, tensor in first.classifier.state_dict().items():
+        assert torch.equal(tensor, again.classifier.state_dict()[name]), name
+    assert first.val.probability.tobytes() != other.val.probability.tobytes()
+
+
+def test_the_best_epoch_is_the_one_with_the_best_metric_then_the_least_loss():
+    # no cue and a large step: scores go up and down, and equal ones occur
+    val = small.samples(6, seed=1, cue=0)
+    fitted = tune(FinetuneSettings(epochs=8, batch=8, lr=3e-2), train=small.samples(24, seed=0, cue=0), val=val)
+    ranks = [(m["val_balanced_accuracy"], -m["val_loss"]) for m in fitted.history]
+    assert ranks.index(max(ranks)) == fitted.epoch - 1
+    assert fitted.epoch < 8
+    assert len({rank[0] for rank in ranks}) < len(ranks)
+    assert len(set(ranks)) > 1
+    assert fitted.val_loss == fitted.history[fitted.epoch - 1]["val_loss"]
+
+
+def test_the_weights_of_the_best_epoch_come_back():
+    val = small.samples(6, seed=1, cue=0)
+    kept = {}
+
+    def report(epoch, metrics, classifier, is_best):
+        kept[epoch] = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+
+    settings = FinetuneSettings(epochs=8, batch=8, lr=3e-2)
+    fitted = tune(settings, train=small.samples(24, seed=0, cue=0), val=val, report=report)
+    now = fitted.classifier.state_dict()
+    assert all(torch.equal(tensor, kept[fitted.epoch][name]) for name, tensor in now.items())
+    assert any(not torch.equal(tensor, kept[8][name]) for name, tensor in now.items())
+    np.testing.assert_array_equal(probability_of(fitted.classifier, val.images, CPU), fitted.val.probability)
+
+
+def test_report_is_called_after_every_epoch_with_its_numbers_and_may_end_the_training():
+    calls = []
+
+    def report(epoch, metrics, classifier, is_best):
+        calls.append((epoch, metrics, is_best))
+        if epoch == 2:
+            raise StopIteration
+
+    with pytest.raises(StopIteration):
+        tune(report=report)
+    assert (calls[0][0], calls[0][2]) == (1, True)
+    assert [epoch for epoch, _, _ in calls] == [1, 2]
+    assert all(set(m) == {"train_loss", "val_loss", "val_balanced_accuracy"} for _, m, _ in calls)
+    expected = (calls[1][1]["val_balanced_accuracy"], -calls[1][1]["val_loss"]) > (
+        calls[0][1]["val_balanced_accuracy"],
+        -calls[0][1]["val_loss"],
+    )
+    assert calls[1][2] == expected
+
+
+@pytest.mark.parametrize(("num", "batch"), [(24, 8), (24, 100)])
+def test_every_sample_is_seen_once_per_epoch_in_an_order_that_changes(num, batch):
+    samples = small.samples(num, seed=0)
+    samples.images[:] = np.arange(num)[:, None, None, None]  # an image is its own number; a crop leaves it so
+    made = _Batches(samples, FinetuneSettings(batch=batch, jitter=0.0), seed=3)
+    orders = []
+    for epoch in range(3):
+        batches = list(made.epoch(epoch))
+        assert [len(labels) for _, labels in batches] == [min(batch, num)] * made.steps_per_epoch
+        orders.append([int(image[0, 0, 0]) for images, _ in batches for image in images])
+        labels = [int(label) for _, labels in batches for label in labels]
+        assert labels == [int(samples.labels[i]) for i in orders[-1]]
+    assert all(sorted(order) == list(range(num)) for order in orders)
+    assert len(set(map(tuple, orders))) == 3
+
+
+def test_what_fills_no_batch_comes_in_the_next_epoch():
+    samples = small.samples(10, seed=0)
+    samples.images[:] = np.arange(10)[:, None, None, None]
+    made = _Batches(samples, FinetuneSettings(batch=4, jitter=0.0), seed=3)
+    seen = [int(image[0, 0, 0]) for epoch in range(5) for images, _ in made.epoch(epoch) for image in images]
+    assert made.steps_per_epoch == 2
+    assert np.bincount(seen).tolist() == [4] * 10  # 5 epochs of 8 are 4 of 10
+
+
+@pytest.mark.parametrize("assignment", ["protocol.epochs=0", "protocol.batch=0", "protocol.dropout=1.5"])
+def test_numbers_that_cannot_train_are_refused_by_the_config(assignment):
+    with pytest.raises(BadInput, match=assignment.partition("=")[0].partition(".")[2]):
+        override(TransferConfig(), [assignment])
+
+
+def test_a_diverged_training_is_an_error_and_not_a_score():
+    with pytest.raises(BadInput, match="diverge"):
+        tune(FinetuneSettings(epochs=1, batch=8, lr=1e30))

@@ -1,0 +1,57 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from raypath.benchmarks import PhantomsSettings
+from raypath.config import config_hash, from_dict, override, to_dict
+from raypath.errors import BadInput
+from raypath.protocols import FinetuneSettings, ProbeSettings
+from raypath.protocols.transfer import TransferConfig, extent_of
+from tests.protocols import small
+
+
+def test_another_kind_starts_from_its_own_defaults():
+    config = override(TransferConfig(), ["protocol.lr=0.5", "protocol.kind=probe", "benchmark.kind=phantoms"])
+    assert config.protocol == ProbeSettings()
+    assert config.benchmark == PhantomsSettings()
+    assert override(config, ["protocol.kind=finetune", "protocol.lr=0.1"]).protocol == FinetuneSettings(lr=0.1)
+
+
+def test_a_search_space_comes_from_the_command_line_as_json():
+    config = override(TransferConfig(), ['sweep.space={"protocol.lr": [0.001, 0.01]}', "sweep.search=grid"])
+    assert config.sweep.space == {"protocol.lr": [0.001, 0.01]}
+    assert from_dict(TransferConfig, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_what_decides_a_score_is_in_the_hash_and_where_things_lie_is_not():
+    config = TransferConfig()
+    same = ["encoder=x", "benchmark.path=/a", "name=other", "sweep.cpus_per_trial=3"]
+    other = ["protocol.lr=0.1", "seed=1", "per_class_train=5", "extent_px=64", "sweep.num_trials=3"]
+    assert {config_hash(override(config, [a])) for a in same} == {config_hash(config)}
+    assert len({config_hash(override(config, [a])) for a in other} | {config_hash(config)}) == len(other) + 1
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("protocol.learning_rate=1", "protocol.learning_rate: there is no setting 'learning_rate' here"),
+        ("protocl.lr=1", "did you mean 'protocol'"),
+        ("protocol.lr=fast", "protocol.*lr"),
+        ("seed=1.5", "seed"),
+        ("protocol.kind=svm", "protocol"),
+        ("sweep.search=bayes", "sweep.search"),
+    ],
+)
+def test_what_is_no_setting_is_named(assignment, message):
+    with pytest.raises(BadInput, match=message):
+        override(TransferConfig(), [assignment])
+
+
+def test_images_are_fed_at_the_extent_of_the_encoder_unless_told_otherwise(tmp_path):
+    file = small.write_encoder(tmp_path / "e.safetensors")
+    config = TransferConfig(encoder=str(file))
+    assert extent_of(config) == small.EXTENT_PX
+    assert extent_of(replace(config, encoder=f"random:{file}")) == small.EXTENT_PX
+    assert extent_of(replace(config, encoder="colour")) == 96
+    assert extent_of(replace(config, extent_px=48)) == 48
