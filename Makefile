@@ -16,7 +16,8 @@ test: $(READY) lint  ## everything that has to hold
 lint: $(READY)
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/lint-imports --no-cache
 
-ui: $(READY)  ## the runs in a browser: http://127.0.0.1:5000
+ui: $(READY)  ## the runs in a browser
+	@echo "runs: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
 	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --host 127.0.0.1 --port 5000
 
 setup: $(READY)  ## the environment alone

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import launch
-from launch import console, say
+from launch import say
 from phantom_data import phantom_index, phantom_slides
 from pretrain import pretrain_run
 from recipes import PRETRAINING
 from recipes.demo import demo_transfer
-from transfers import Scored, compare, difference_of, table_of, text_of
+from transfers import Scored, compare, difference_of, show_table, text_of
 
 from raypath.benchmarks import Benchmark, score
 from raypath.config import config_hash, override, to_dict
@@ -31,6 +31,7 @@ from raypath.study.report import Report
 from raypath.training.settings import PretrainConfig, make_plan
 
 NUM_SLIDES, SIZE_PX = 30, 1536
+LABELS = ("pretrained", "random", "colour")
 
 
 def main(arguments: list[str]) -> None:
@@ -53,10 +54,11 @@ def main(arguments: list[str]) -> None:
     status = "FAILED"
     try:
         pretraining = RunFolder.create(runs_root(), "demo", config)
-        pretrain_run(config, pretraining, tracker, parent=study)
+        pretrain_run(config, pretraining, tracker, parent=study, study="demo")
         took["pretraining_s"] = time.monotonic() - started - sum(took.values())
         results, benchmark = score_encoders(config, pretraining, phantoms, tracker, study)
         took["sweeps_and_tests_s"] = time.monotonic() - started - sum(took.values())
+        tracker.log_metrics(study, differences_of(results, benchmark))
         status = "FINISHED"
     finally:
         tracker.end_run(study, status)
@@ -66,7 +68,7 @@ def main(arguments: list[str]) -> None:
     summary = summary_of(config, pretraining, results, benchmark, took, texture)
     (home / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     tracker.log_artifact(study, report)
-    console.print(table_of(results, benchmark))
+    show_table(results, benchmark)
     say(verdict(results, benchmark))
     say(f"\npictures and report  {report}\nnumbers              {home / 'summary.json'}\nruns in MLflow       make ui")
     say(f"{took['total_s']:.0f} s in all")
@@ -81,7 +83,10 @@ def score_encoders(config: PretrainConfig, pretraining: RunFolder, phantoms: Pat
     benchmark = transfer.benchmark.load(transfer.seed)
     run = RunFolder.create(runs_root(), "demo-sweep", transfer)
     # A demo is a study of its own: its ledger of opened tests lies in its folder.
-    return compare(transfer, sources, benchmark, run, tracker, parent=study, ledger=run.path), benchmark
+    results = compare(
+        transfer, sources, benchmark, run, tracker, labels=list(LABELS), study="demo", parent=study, ledger=run.path
+    )
+    return results, benchmark
 
 
 def verdict(results: list[Scored], benchmark: Benchmark) -> str:
@@ -101,10 +106,20 @@ def verdict(results: list[Scored], benchmark: Benchmark) -> str:
     )
 
 
+def differences_of(results: list[Scored], benchmark: Benchmark) -> dict[str, float]:
+    """Pretrained minus each of the others, with the ends of the interval, named for MLflow."""
+    numbers = {}
+    for name, result in zip(LABELS[1:], results[1:]):
+        difference = difference_of(results[0], result, benchmark)
+        for end in ("estimate", "low", "high"):
+            numbers[f"pretrained_minus_{name}_{end}"] = getattr(difference, end)
+    return numbers
+
+
 def summary_of(config, pretraining, results: list[Scored], benchmark: Benchmark, took, texture: bool) -> dict:
     """The numbers, for machines."""
     first, metric = results[0], benchmark.primary
-    names = ("pretrained", "random", "colour")
+    names = LABELS
     return {
         "seed": config.seed,
         "texture": texture,

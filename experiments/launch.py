@@ -81,14 +81,27 @@ def list_recipes(recipes: dict[str, Callable]) -> None:
 
 
 def start_ray() -> None:
-    """Join the cluster of RAY_ADDRESS (a Ray job has it set), else start a local instance."""
+    """Join the cluster of RAY_ADDRESS (a Ray job has it set), else start a local instance.
+
+    Raises BadInput on a cluster of several nodes without RAYPATH_RUNS: a worker could not see the run's folder.
+    """
     join_or_start(say)
+    if num_nodes() > 1 and not os.environ.get("RAYPATH_RUNS"):
+        raise BadInput(
+            f"{num_nodes()} nodes and no RAYPATH_RUNS: runs must lie on storage that every node sees, e.g."
+            ' --runtime-env-json \'{"env_vars": {"RAYPATH_RUNS": "/shared/runs"}}\''
+        )
+
+
+def num_nodes() -> int:
+    """How many nodes of the cluster are alive."""
+    return sum(node["Alive"] for node in ray.nodes())
 
 
 def start_tracking() -> Tracker:
     """MLflow where MLFLOW_TRACKING_URI says, else a sqlite file among the runs."""
     default = f"sqlite:///{runs_root() / 'mlflow.db'}"
-    return open_tracking(os.environ.get("MLFLOW_TRACKING_URI") or default, PROJECT, num_nodes=len(ray.nodes()))
+    return open_tracking(os.environ.get("MLFLOW_TRACKING_URI") or default, PROJECT, num_nodes=num_nodes())
 
 
 @contextmanager

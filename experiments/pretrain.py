@@ -23,7 +23,9 @@ from raypath.data.view_sheet import view_sheet
 from raypath.errors import BadInput, Preempted
 from raypath.metric_spool import MetricSpool
 from raypath.run_folder import RunFolder, runs_root
+from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
+from raypath.training.checkpoint import newest_valid, read_step
 from raypath.training.pretrain import pretrain
 from raypath.training.progress import ProgressLines
 from raypath.training.settings import PretrainConfig, check_config, make_plan
@@ -42,6 +44,9 @@ def main(arguments: list[str]) -> None:
     if resume:
         run = RunFolder.open(resume)
         config = resumed_config(run, assignments)
+        if is_finished(run, config):
+            say(f"{run.path} is at step {config.loop.num_steps} of {config.loop.num_steps}: nothing to do")
+            return
         launch.start_ray()
     else:
         config = launch.from_recipe(PRETRAINING, recipe, assignments)
@@ -75,12 +80,21 @@ def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:
     return after
 
 
-def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, parent: str | None = None) -> Path:
+def is_finished(run: RunFolder, config: PretrainConfig) -> bool:
+    """Whether the run has its last checkpoint."""
+    newest = newest_valid(run.checkpoints)
+    return newest is not None and read_step(newest) == config.loop.num_steps
+
+
+def pretrain_run(
+    config: PretrainConfig, run: RunFolder, tracker: Tracker, *, parent: str | None = None, study: str | None = None
+) -> Path:
     """Train, with progress on the screen and metrics in MLflow; returns the path of the encoder's weights."""
     index = Index(Path(config.index))
     check_config(config, index)
     known = run.read("run.json")
     tags = {
+        "study": study,
         "encoder": run.id,
         "protocol": "pretrain",
         "seed": config.seed,
@@ -94,7 +108,11 @@ def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, paren
     run.write("run.json", known | {"mlflow_run_id": run_id, "mlflow_uri": tracker.uri})
     if not known:
         tracker.log_dataset(
-            run_id, index.folder / "manifest.csv", name=index.folder.name, digest=index.hash, context="train"
+            run_id,
+            index.folder / "manifest.csv",
+            name=f"{index.folder.parent.name}/{index.folder.name}",
+            digest=index.hash,
+            context="train",
         )
         tracker.log_artifact(run_id, run.path / "config.json")
         plan = make_plan(config, index)
@@ -112,6 +130,7 @@ def pretrain_run(config: PretrainConfig, run: RunFolder, tracker: Tracker, paren
         ):
             encoder = pretrain(config, run)
         tracker.log_artifact(run_id, encoder, "encoder")
+        tracker.log_picture(run_id, loss_figure(run.metrics), "loss.png")
         status = "FINISHED"
     except (Preempted, KeyboardInterrupt):
         status = "KILLED"

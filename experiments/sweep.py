@@ -10,8 +10,8 @@ The same trials for every encoder, selection on val; the test is opened once for
 from dataclasses import replace
 
 import launch
-from launch import console, say
-from transfers import compare, expand_encoders, status_of, table_of
+from launch import say
+from transfers import compare, expand_encoders, show_table, status_of
 
 from raypath.config import config_hash, override, to_dict
 from raypath.errors import BadInput
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
         raise
     finally:
         tracker.end_run(parent, status)
-    console.print(table_of(results, benchmark))
+    show_table(results, benchmark)
     say(f"run {run.path}\nlook at it: make ui  (MLflow: {tracker.uri})")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import launch
 import torch
-from launch import say
+from launch import console, say
 from rich.table import Table
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, open_test, score
@@ -27,6 +27,31 @@ from raypath.sweep import TrialLog, Winner, check_sweep, sweep, trial_name
 from raypath.tracking import Tracker
 
 LEDGER = "test_openings.jsonl"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """An encoder that takes part: how people call it, and its transfer."""
+
+    label: str
+    config: TransferConfig
+    benchmark: Benchmark
+    study: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """A file name for what is made of it, different for different weights."""
+        return self.identity.replace(" ", "-")
+
+    @property
+    def identity(self) -> str:
+        """The name with the hash of the weights: what a test is opened for."""
+        return encoder_id(self.config.encoder, seed=self.config.seed)
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """The lineage tags of its runs."""
+        return transfer_tags(self.config, self.benchmark) | {"study": self.study}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,20 +91,20 @@ def compare(
     run: RunFolder,
     tracker: Tracker,
     *,
+    labels: list[str] | None = None,
+    study: str | None = None,
     parent: str | None = None,
     ledger: Path,
     reopen: bool = False,
     resume: bool = False,
 ) -> list[Scored]:
-    """Tune every encoder on train and val, then open the test once for each.
+    """Tune every encoder on train and val, then open the test once for each; `labels` are what people call them.
 
     Raises BadInput before anything is trained if an encoder is given twice or its test is used up.
     """
     check_sweep(config)
-    configs = [
-        replace(config, encoder=source, extent_px=extent_of(replace(config, encoder=sources[0]))) for source in sources
-    ]
-    ids = [encoder_id(own.encoder, seed=own.seed) for own in configs]
+    entrants = entrants_of(config, sources, labels or [short_name(source) for source in sources], benchmark, study)
+    ids = [entrant.identity for entrant in entrants]
     twice = next((source for source, own in zip(sources, ids) if ids.count(own) > 1), None)
     if twice:
         raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")
@@ -88,12 +113,12 @@ def compare(
             check_unopened(benchmark, own, ledger=ledger / LEDGER)
     benchmark.write_split(run.path)
     say(f"{benchmark.name}: {benchmark.split_note}")
-    train, val = training_samples(configs[0], benchmark)
+    train, val = training_samples(entrants[0].config, benchmark)
     results: list[Scored] = []
     try:
-        tuned = [tune_one(own, benchmark, train, val, run, tracker, parent=parent, resume=resume) for own in configs]
-        for own, parts in zip(configs, tuned):
-            results.append(finish_one(own, benchmark, run, tracker, *parts, ledger=ledger, reopen=reopen or resume))
+        tuned = [tune_one(own, train, val, run, tracker, parent=parent, resume=resume) for own in entrants]
+        for own, parts in zip(entrants, tuned):
+            results.append(finish_one(own, run, tracker, *parts, ledger=ledger, reopen=reopen or resume))
     except BaseException as error:
         finished = {result.mlflow_run_id for result in results}
         for run_id in set(run.read("mlflow_runs.json").values()) - finished:
@@ -107,76 +132,98 @@ def status_of(error: BaseException) -> str:
     return "KILLED" if isinstance(error, Preempted | KeyboardInterrupt | SystemExit) else "FAILED"
 
 
-def stem_of(config: TransferConfig) -> str:
-    """A file name for what is made of an encoder, different for different weights."""
-    return encoder_id(config.encoder, seed=config.seed).replace(" ", "-")
+def entrants_of(
+    config: TransferConfig, sources: list[str], labels: list[str], benchmark: Benchmark, study: str | None
+) -> list[Entrant]:
+    """The same transfer for every source, at the extent of the first; colour is probed."""
+    extent_px = extent_of(replace(config, encoder=sources[0]))
+    entrants = []
+    for source, label in zip(sources, labels):
+        protocol = ProbeSettings() if source == COLOUR else config.protocol
+        own = replace(config, encoder=source, extent_px=extent_px, protocol=protocol)
+        entrants.append(Entrant(label, own, benchmark, study))
+    return entrants
 
 
-def tune_one(
-    config, benchmark, train: Samples, val: Samples, run: RunFolder, tracker: Tracker, *, parent, resume: bool
-):
-    """(fitted, how it was reached, MLflow run id) of one encoder."""
-    name = short_name(config.encoder)
-    folder = run.path / stem_of(config)
+def tune_one(entrant: Entrant, train: Samples, val: Samples, run: RunFolder, tracker: Tracker, *, parent, resume: bool):
+    """(predict, val predictions, how it was reached, MLflow run id) of one encoder."""
+    config, benchmark = entrant.config, entrant.benchmark
+    folder = run.path / entrant.stem
     folder.mkdir(exist_ok=True)
     known = run.read("mlflow_runs.json")
     run_id = tracker.start_run(
-        f"{name} on {benchmark.name}",
+        f"{entrant.label} on {benchmark.name}",
         parent=parent,
-        tags=transfer_tags(config, benchmark),
+        tags=entrant.tags,
         params=to_dict(config),
         resume=known.get(config.encoder),
     )
     run.write("mlflow_runs.json", known | {config.encoder: run_id})
-    metric = benchmark.primary
-    if config.encoder == COLOUR:
-        say(f"{name}: logistic regression on 30 numbers of colour")
-        fitted = probe(
-            open_encoder(COLOUR, seed=0), train, val, ProbeSettings(), metric=metric, device=torch.device("cpu")
-        )
+    split = run.path / "split.csv"
+    tracker.log_dataset(run_id, split, name=benchmark.name, digest=benchmark.data_hash, context="train")
+    if isinstance(config.protocol, ProbeSettings):
+        say(f"{entrant.label}: a linear probe")
+        encoder, device = open_encoder(config.encoder, seed=config.seed), torch.device("cpu")
+        fitted = probe(encoder, train, val, config.protocol, metric=benchmark.primary, device=device)
         edge = ", on the edge of the grid" if fitted.is_on_edge else ""
         return fitted.predict, fitted.val, f"probe, C={fitted.c:g}{edge}", run_id
-    say(f"{name}: {config.sweep.num_trials} trials ({config.sweep.search}), selected on val by {metric}")
+    return tune_trials(entrant, train, val, folder, tracker, run_id, resume=resume)
+
+
+def tune_trials(
+    entrant: Entrant, train: Samples, val: Samples, folder: Path, tracker: Tracker, run_id: str, *, resume: bool
+):
+    """A sweep, with every trial as a child run and a line for the person who waits."""
+    config, metric = entrant.config, entrant.benchmark.primary
+    say(f"{entrant.label}: {config.sweep.num_trials} trials ({config.sweep.search}), selected on val by {metric}")
     log = TrialLog(
-        config,
-        uri=tracker.uri,
-        experiment=launch.PROJECT,
-        parent=run_id,
-        folder=folder,
-        tags=transfer_tags(config, benchmark),
+        config, uri=tracker.uri, experiment=launch.PROJECT, parent=run_id, folder=folder, tags=entrant.tags, show=say
     )
     try:
         winner: Winner = sweep(config, train, val, metric=metric, folder=folder, callbacks=[log], resume=resume)
     finally:
         log.end_open_runs()
-    params = trial_name(winner.params).replace(" ", ", ")
+    log.mark_winner(winner.trial_id)
     failed = f", {winner.num_failed} failed" if winner.num_failed else ""
+    params = trial_name(winner.params).replace(" ", ", ")
     how = f"best of {winner.num_trials} trials{failed}: {params}, epoch {winner.epoch}"
     return lambda samples, device: winner.predict(config, samples, device), winner.val, how, run_id
 
 
 def finish_one(
-    config, benchmark, run, tracker, predict, val: Predictions, how: str, run_id: str, *, ledger, reopen
+    entrant: Entrant,
+    run: RunFolder,
+    tracker: Tracker,
+    predict,
+    val: Predictions,
+    how: str,
+    run_id: str,
+    *,
+    ledger,
+    reopen,
 ) -> Scored:
     """Open the test for the winner, score it, write everything down; what this run has opened is not opened again."""
-    name, stem = short_name(config.encoder), stem_of(config)
-    kept = run.path / f"{stem}.test.parquet"
+    config, benchmark, metric = entrant.config, entrant.benchmark, entrant.benchmark.primary
+    kept = run.path / f"{entrant.stem}.test.parquet"
     if kept.exists():
         test = Predictions.load(kept)
     else:
         test = open_and_score(config, benchmark, predict, reason=f"winner of {run.id}", ledger=ledger, reopen=reopen)
     for split, predictions in (("val", val), ("test", test)):
-        predictions.save(run.path / f"{stem}.{split}.parquet")
-        scores = score(predictions)
-        tracker.log_metrics(
-            run_id, {f"{split}_{m}": scores[m] for m in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")}
-        )
-    interval = score_interval(test, benchmark.primary)
-    tracker.log_metrics(run_id, {"test_low": interval.low, "test_high": interval.high})
-    tracker.log_picture(run_id, confusion_figure(test, f"{name} on {benchmark.name}, test"), "confusion.png")
+        predictions.save(run.path / f"{entrant.stem}.{split}.parquet")
+        tracker.log_metrics(run_id, scores_of(split, predictions))
+    interval = score_interval(test, metric)
+    tracker.log_metrics(run_id, {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high})
+    tracker.log_picture(run_id, confusion_figure(test, f"{entrant.label} on {benchmark.name}, test"), "confusion.png")
     tracker.set_tags(run_id, {"raypath.how": how})
     tracker.end_run(run_id, "FINISHED")
-    return Scored(name, val, test, interval, how, run_id)
+    return Scored(entrant.label, val, test, interval, how, run_id)
+
+
+def scores_of(split: str, predictions: Predictions) -> dict[str, float]:
+    """The scores of a split, named for MLflow."""
+    scores = score(predictions)
+    return {f"{split}_{name}": scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")}
 
 
 def open_and_score(
@@ -213,13 +260,20 @@ def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
     first = results[0]
     unit = f"{first.interval.num_patients} {'patients' if first.interval.level == 'patient' else 'images'}"
     table = Table(title=f"{benchmark.name}: {benchmark.primary}, test of {first.interval.num_samples} samples, {unit}")
-    for column in ("encoder", "val", "test [95 %]", f"{first.encoder} minus it [95 %]", "how"):
-        table.add_column(column, justify="left" if column in ("encoder", "how") else "right")
+    for column in ("encoder", "val", "test [95 %]", "first minus it [95 %]"):
+        table.add_column(column, justify="left" if column == "encoder" else "right", no_wrap=column != "encoder")
     for result in results:
         difference = "" if result is first else text_of(difference_of(first, result, benchmark), signed=True)
         val = score(result.val)[benchmark.primary]
-        table.add_row(result.encoder, f"{val:.3f}", text_of(result.interval), difference, result.how)
+        table.add_row(result.encoder, f"{val:.3f}", text_of(result.interval), difference)
     return table
+
+
+def show_table(results: list[Scored], benchmark: Benchmark) -> None:
+    """The table, and under it how each score was reached."""
+    console.print(table_of(results, benchmark))
+    for result in results:
+        say(f"  {result.encoder}: {result.how}")
 
 
 def difference_of(first: Scored, second: Scored, benchmark: Benchmark) -> Difference:

@@ -10,12 +10,14 @@ What it costs: the client's own retries are turned down in this process (2 retri
 
 import contextlib
 import fcntl
+import getpass
 import json
 import logging
 import os
 import shutil
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -145,7 +147,8 @@ class Tracker:
             self.client.update_run(resume, status="RUNNING", name=name)
             self.set_tags(resume, tags or {})
             return resume
-        first_tags = {"mlflow.parentRunId": parent, **git_tags(Path(__file__).parent)}
+        source = {"mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
+        first_tags = {"mlflow.parentRunId": parent, **source, **git_tags(Path(__file__).parent)}
         run = self.client.create_run(
             self.experiment_id, run_name=name, tags={k: v for k, v in first_tags.items() if v is not None}
         )
@@ -247,6 +250,14 @@ class SystemSampler:
             readings.update(sensor.aggregate_metrics())
             sensor.clear_metrics()
         return {self._prefix + name: value for name, value in readings.items()}
+
+
+def _user() -> str | None:
+    """Who runs it, where the machine knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return None
 
 
 def git_tags(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from raypath.benchmarks import score
-from raypath.errors import BadInput, Preempted
+from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, ProbeSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
 from raypath.sweep import TrialLog, check_sweep, sweep, trial_name
@@ -73,32 +74,32 @@ def encoder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def swept(ray_instance, encoder, tmp_path_factory):
-    """A sweep with a good, a useless and a diverging learning rate; four trials, ASHA after the first epoch."""
+    """A sweep with a diverging, a good and a useless learning rate (what seed 2 draws), ASHA after every epoch."""
     home = tmp_path_factory.mktemp("sweep")
-    config = transfer(encoder, epochs=3, lrs=[GOOD, USELESS, DIVERGING], num_trials=5)
+    config = replace(transfer(encoder, epochs=3, lrs=[GOOD, USELESS, DIVERGING], num_trials=3), seed=2)
     return config, *logged_sweep(config, home)
 
 
 @pytest.mark.ray
 def test_the_winner_is_the_best_epoch_on_val_of_all_trials(swept):
-    config, winner, tracker, children = swept
+    _, winner, tracker, children = swept
     best = {}
     for trial, run in children.items():
         scores, losses = (tracker.client.get_metric_history(run.info.run_id, n) for n in (f"val_{METRIC}", "val_loss"))
-        best |= {(selection(s.value, l.value), trial, s.step): run for s, l in zip(scores, losses)}
+        best |= {(selection(s.value, loss.value), trial, s.step): run for s, loss in zip(scores, losses)}
     (_, trial, epoch), run = max(best.items(), key=lambda item: item[0])
     assert winner.params == {"protocol.lr": GOOD}
     assert winner.epoch == epoch
     assert run.data.params["protocol.lr"] == str(GOOD)
     history = {p.step: p.value for p in tracker.client.get_metric_history(run.info.run_id, f"val_{METRIC}")}
     assert score(winner.val)[METRIC] == history[epoch]
-    assert (winner.num_trials, winner.num_failed) == (5, sum(r.info.status == "FAILED" for r in children.values()))
+    assert (winner.num_trials, winner.num_failed) == (3, 1)
 
 
 @pytest.mark.ray
 def test_the_winners_weights_reproduce_its_saved_predictions_exactly(swept):
     config, winner, _, _ = swept
-    train, val = data()
+    _, val = data()
     again = winner.predict(config, val, torch.device("cpu"))
     np.testing.assert_array_equal(again.probability, winner.val.probability)
     assert again.sample == winner.val.sample
@@ -107,8 +108,8 @@ def test_the_winners_weights_reproduce_its_saved_predictions_exactly(swept):
 
 @pytest.mark.ray
 def test_every_trial_is_a_child_run_with_its_settings_and_a_number_per_epoch(swept):
-    config, winner, tracker, children = swept
-    assert len(children) == 5
+    _, _, tracker, children = swept
+    assert len(children) == 3
     for run in children.values():
         lr = float(run.data.params["protocol.lr"])
         assert run.info.run_name == trial_name({"protocol.lr": lr})
@@ -118,12 +119,12 @@ def test_every_trial_is_a_child_run_with_its_settings_and_a_number_per_epoch(swe
         assert set(run.data.metrics) == (names if lr != DIVERGING else set())
         steps = steps_of(tracker, run)
         assert steps == list(range(1, len(steps) + 1))
-    assert {trial_name({"protocol.lr": GOOD})} < {run.info.run_name for run in children.values()}
+    assert {run.info.run_name for run in children.values()} == {"lr=0.01", "lr=1e-09", "lr=1e+30"}
 
 
 @pytest.mark.ray
 def test_the_status_of_a_child_says_how_its_trial_ended(swept):
-    _, winner, tracker, children = swept
+    _, _, tracker, children = swept
     by_status: dict[str, list] = {}
     for run in children.values():
         by_status.setdefault(run.info.status, []).append(run)
@@ -138,7 +139,8 @@ def test_the_status_of_a_child_says_how_its_trial_ended(swept):
     for run in by_status["FAILED"]:
         assert run.data.params["protocol.lr"] == str(DIVERGING)
         assert "did the encoder or the head diverge?" in run.data.tags["raypath.error"]
-        assert run.data.tags["raypath.error"].startswith("raypath.errors.BadInput: ")
+        assert run.data.tags["raypath.error"].startswith("BadInput: predictions: ")
+        assert run.data.tags["raypath.traceback"].startswith("Traceback")
 
 
 _DRIVER = """
@@ -170,6 +172,8 @@ def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_not
             tracker, before = wait_for_finished(driver, tmp_path, 1)
         finally:
             os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+            shutil.rmtree(folder, ignore_errors=True)
     parent = (tmp_path / "parent").read_text()
     before = children_of(tracker, parent)
     finished = {trial for trial, run in before.items() if run.info.status == "FINISHED"}

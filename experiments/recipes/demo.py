@@ -25,7 +25,7 @@ def demo() -> PretrainConfig:
         objective=SimCLRSettings(temperature=0.2, hidden_width=256, out_width=64),
         views=ViewSettings(extent_px=64, min_scale=0.5),
         plan=PlanSettings(chunk_tiles=16, chunks_per_shard=1),
-        loop=LoopSettings(num_steps=150, global_batch=72, checkpoint_every=50),
+        loop=LoopSettings(num_steps=200, global_batch=72, checkpoint_every=100),
         optim=OptimSettings(name="adamw", lr=3e-3, weight_decay=1e-4, warmup_steps=15),
         stream=StreamSettings(segment_windows=32, read_cpus=0.5),
         workers=WorkerSettings(num_workers=2, cpus_per_worker=0.5),

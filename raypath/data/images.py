@@ -7,7 +7,6 @@ An image that is not square is cropped to its centre square; nothing is padded. 
 antialiased.
 """
 
-import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow as pa
 import ray
 from PIL import Image
 
+from raypath.data.quiet import quiet_ray_data
 from raypath.data.staging import local_path
 from raypath.errors import BadInput, SlideError
 from raypath.slides import SlideHandles
@@ -25,8 +25,6 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits: Pillow would cut them off at 255
 # What Pillow raises for damaged files of these formats (found with 9,000 of them), and slides for theirs.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, SlideError)
-
-logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def read_pixels(rows: pa.Table, extent_px: int) -> np.ndarray:
@@ -48,11 +46,12 @@ def read_pixels(rows: pa.Table, extent_px: int) -> np.ndarray:
     )
     data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
-    for block in data.iter_batches(batch_size=None, batch_format="numpy"):
-        bad = np.flatnonzero(block["fault"] != "")
-        if len(bad):
-            raise BadInput(f"{block['fault'][bad[0]]}; mend or remove the file, or the row of the manifest")
-        pixels[block["row"]] = block["image"]
+    with quiet_ray_data():
+        for block in data.iter_batches(batch_size=None, batch_format="numpy"):
+            bad = np.flatnonzero(block["fault"] != "")
+            if len(bad):
+                raise BadInput(f"{block['fault'][bad[0]]}; mend or remove the file, or the row of the manifest")
+            pixels[block["row"]] = block["image"]
     return pixels
 
 

@@ -8,13 +8,11 @@ Costs per slide: opening it in a child (0.4 s), a thumbnail, one sha256 of the f
 """
 
 import json
-import logging
 import os
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from ray.util.annotations import RayDeprecationWarning
 
 from raypath.data.index import SCHEMA, Index, IndexHash
 from raypath.data.manifest import SlideRow, write_manifest
+from raypath.data.quiet import quiet_ray_data
 from raypath.data.staging import local_path
 from raypath.errors import BadInput, SlideError
 from raypath.hashing import file_sha256
@@ -84,21 +83,9 @@ def _run(rows: list[SlideRow], spec: TileSpec, parts: Path) -> Iterator[Outcome]
         job = job.map(_index_row, fn_args=(spec, str(parts)), num_cpus=1, max_retries=1)
     job.context.enable_progress_bars = False
     job.context.print_on_execution_start = False
-    with _quiet_ray_data():
+    with quiet_ray_data():
         for row in job.iter_rows():
             yield Outcome(**row)
-
-
-@contextmanager
-def _quiet_ray_data() -> Iterator[None]:
-    """While inside, Ray Data reports errors only, and not that its progress bars are off and a job has ended."""
-    log = logging.getLogger("ray.data")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def _index_row(row: dict, spec: TileSpec, parts: str) -> dict:

@@ -68,7 +68,7 @@ def write_manifest(rows: Iterable[SlideRow], path: Path) -> None:
 
 
 def _rows_of_folder(folder: Path) -> list[SlideRow]:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not p.is_dir())
+    paths = sorted(p for p in folder.absolute().rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not p.is_dir())
     if not paths:
         raise BadInput(f"{folder}: no slides in this folder; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
     lines = [(number, {"slide": _id_of(p), "path": str(p)}) for number, p in enumerate(paths, start=1)]

@@ -10,12 +10,15 @@ A sweep lives in its folder and goes on from there after a crash (`resume=True`)
 
 import json
 import math
+import os
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import ray
 import torch
 from ray import tune
@@ -32,7 +35,12 @@ from raypath.protocols import FinetuneSettings, Samples, finetune, open_encoder
 from raypath.protocols.finetune import Classifier, probability_of
 from raypath.protocols.transfer import SweepSettings, TransferConfig
 
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banners: trials are shown by whoever waits for them
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 SELECTION = "selection"  # what Tune maximises: the metric on val, the loss deciding among equals
+WORST = -1.0  # below every score: what Tune is told of a trial that failed
+FAILURE = "failure"  # why it failed
 _WEIGHTS, _TRIAL, _VAL = "classifier.safetensors", "trial.json", "val.parquet"
 
 
@@ -40,6 +48,7 @@ _WEIGHTS, _TRIAL, _VAL = "classifier.safetensors", "trial.json", "val.parquet"
 class Winner:
     """The best epoch of the best trial; `params` are what was searched."""
 
+    trial_id: str
     params: dict[str, Any]
     epoch: int
     val: Predictions
@@ -99,12 +108,17 @@ def sweep(
                 verbose=0,
             ),
         )
-    results = tuner.fit()
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # else Ctrl-C gives the trials so far, as if the sweep were over
+    try:
+        results = tuner.fit()
+    except KeyboardInterrupt:
+        raise Preempted(f"{folder}: interrupted; what is finished is kept: go on with resume=runs/ID") from None
     num_cells = math.prod(map(len, settings.space.values())) if settings.search == "grid" else 1
     num_wanted = settings.num_trials * num_cells
-    num_done = results.num_terminated + results.num_errors
-    if num_done < num_wanted:  # Tune returns from Ctrl-C as if all were well
-        raise Preempted(f"{folder}: interrupted after {num_done} of {num_wanted} trials; go on with resume=runs/ID")
+    if len(results) < num_wanted:  # never choose among fewer than were asked for
+        raise RaypathError(
+            f"{folder}: Tune ended after {len(results)} of {num_wanted} trials; go on with resume=runs/ID"
+        )
     return _winner(results, folder)
 
 
@@ -179,7 +193,18 @@ def _scheduler(config: TransferConfig):
 
 
 def _trial(params: dict[str, Any], *, config: dict, train: Samples, val: Samples, metric: str) -> None:
-    """One trial: fine-tune with `params`, report every epoch, keep the weights of the best."""
+    """One trial: fine-tune with `params`, report every epoch, keep the weights of the best.
+
+    What it raises it would raise again, so that is reported and not tried again; a lost worker is Tune's to replace.
+    """
+    try:
+        _train(params, config, train, val, metric)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        tune.report({"epoch": 0, SELECTION: WORST, FAILURE: reason, "traceback": traceback.format_exc()})
+
+
+def _train(params: dict[str, Any], config: dict, train: Samples, val: Samples, metric: str) -> None:
     own = override(from_dict(TransferConfig, config), params)
     torch.set_num_threads(max(1, int(own.sweep.cpus_per_trial)))
     device = torch.device("cuda" if own.sweep.gpus_per_trial else "cpu")
@@ -205,23 +230,33 @@ def selection(score: float, loss: float) -> float:
 def _keep(folder: Path, classifier: Classifier, params: dict[str, Any], epoch: int, val: Samples, device) -> None:
     save_file({name: t.detach().cpu().contiguous() for name, t in classifier.state_dict().items()}, folder / _WEIGHTS)
     val.predictions(probability_of(classifier, val.images, device)).save(folder / _VAL)
-    (folder / _TRIAL).write_text(json.dumps({"params": params, "epoch": epoch}))
+    (folder / _TRIAL).write_text(
+        json.dumps({"trial": tune.get_context().get_trial_id(), "params": params, "epoch": epoch})
+    )
 
 
 def _winner(results: tune.ResultGrid, folder: Path) -> Winner:
-    ended = [result for result in results if result.error is None]
-    kept = [pair for result in ended for pair in (result.best_checkpoints or [])]
+    failed = [reason for reason in map(_failure, results) if reason]
+    kept = [pair for result in results if not _failure(result) for pair in (result.best_checkpoints or [])]
     if not kept:
-        errors = "; ".join(sorted({str(error).strip().splitlines()[-1] for error in results.errors})) or "no result"
+        errors = "; ".join(sorted(set(failed))) or "no result"
         raise RaypathError(f"{folder}: none of {len(results)} trials came to an end ({errors})")
     checkpoint, _ = max(kept, key=lambda pair: pair[1][SELECTION])
     path = Path(checkpoint.path)
     about = json.loads((path / _TRIAL).read_text())
     return Winner(
+        trial_id=about["trial"],
         params=about["params"],
         epoch=about["epoch"],
         val=Predictions.load(path / _VAL),
         folder=path,
         num_trials=len(results),
-        num_failed=results.num_errors,
+        num_failed=len(failed),
     )
+
+
+def _failure(result: tune.Result) -> str | None:
+    """Why a trial failed; None if it did not."""
+    if result.error is not None:
+        return str(result.error).strip().splitlines()[-1]
+    return (result.metrics or {}).get(FAILURE)

@@ -7,13 +7,15 @@ Which run belongs to which trial is kept in a file, so that a restored sweep goe
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from raypath.config import from_dict, override, to_dict
+from raypath.config import config_hash, from_dict, override, to_dict
 from raypath.protocols.transfer import TransferConfig
+from raypath.sweep.search import FAILURE
 from raypath.tracking import Tracker, open_tracking
 
 _HIDDEN = (
@@ -35,14 +37,23 @@ class TrialLog(tune.Callback):
     """Starts, fills and ends the child runs of one sweep; survives pickling, as Tune's state on disk asks."""
 
     def __init__(
-        self, config: TransferConfig, *, uri: str, experiment: str, parent: str, folder: Path, tags: dict[str, Any]
+        self,
+        config: TransferConfig,
+        *,
+        uri: str,
+        experiment: str,
+        parent: str,
+        folder: Path,
+        tags: dict[str, Any],
+        show: Callable[[str], None] | None = None,
     ):
+        self.show, self.num_ended = show or _show_nothing, 0
         self.config, self.uri, self.experiment, self.parent, self.tags = to_dict(config), uri, experiment, parent, tags
         self.known = folder / "trials.json"
         self._tracker: Tracker | None = None
 
     def __getstate__(self) -> dict:
-        return vars(self) | {"_tracker": None}
+        return vars(self) | {"_tracker": None, "show": _show_nothing}
 
     @property
     def tracker(self) -> Tracker:
@@ -52,12 +63,12 @@ class TrialLog(tune.Callback):
 
     def on_trial_start(self, iteration, trials, trial, **info) -> None:
         """Create the child run, or go on with the one of before."""
-        runs = self._runs()
+        runs, config = self._runs(), self._config_of(trial)
         runs[trial.trial_id] = self.tracker.start_run(
             trial_name(trial.config),
             parent=self.parent,
-            tags=self.tags | {"raypath.trial": trial.trial_id},
-            params=to_dict(self._config_of(trial)),
+            tags=self.tags | {"raypath.trial": trial.trial_id, "config_hash": config_hash(config)},
+            params=to_dict(config),
             resume=runs.get(trial.trial_id),
         )
         draft = self.known.with_suffix(".draft")
@@ -65,26 +76,39 @@ class TrialLog(tune.Callback):
         draft.replace(self.known)
 
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
-        """Log one epoch."""
+        """Log one epoch, or why there are no more of them."""
+        if FAILURE in result:
+            reasons = {"raypath.error": result[FAILURE][:500], "raypath.traceback": result["traceback"]}
+            self.tracker.set_tags(self._runs()[trial.trial_id], reasons)
+            return
         numbers = {k: v for k, v in result.items() if isinstance(v, int | float) and not k.startswith(_HIDDEN)}
         numbers = {k: float(v) for k, v in numbers.items() if not isinstance(v, bool) and math.isfinite(v)}
         numbers.pop("training_iteration", None)
         self.tracker.log_metrics(self._runs()[trial.trial_id], numbers, step=int(result.get("epoch", 0)))
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
-        """Close the run: finished, or stopped early."""
-        epoch, num_epochs = (trial.last_result or {}).get("epoch", 0), self._config_of(trial).protocol.epochs
-        run_id = self._runs()[trial.trial_id]
+        """Close the run: finished, stopped early, or failed."""
+        result, num_epochs = trial.last_result or {}, self._config_of(trial).protocol.epochs
+        epoch, run_id = result.get("epoch", 0), self._runs()[trial.trial_id]
+        self.num_ended += 1
+        self.show(f"  trial {self.num_ended}: {trial_name(trial.config)}  {_outcome(result, num_epochs)}")
+        if FAILURE in result:
+            self.tracker.end_run(run_id, "FAILED")
+            return
         if epoch < num_epochs:
             self.tracker.set_tags(run_id, {"raypath.stopped": f"early, after epoch {epoch} of {num_epochs}"})
         self.tracker.end_run(run_id, "FINISHED" if epoch >= num_epochs else "KILLED")
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:
-        """Close the run as failed, with the reason."""
+        """Close the run of a trial whose workers were lost too often, with the reason."""
         run_id = self._runs()[trial.trial_id]
         reason = Path(trial.error_file).read_text().strip().splitlines()[-1] if trial.error_file else "unknown"
         self.tracker.set_tags(run_id, {"raypath.error": reason[:500]})
         self.tracker.end_run(run_id, "FAILED")
+
+    def mark_winner(self, trial_id: str) -> None:
+        """Tag the run of the trial that was chosen."""
+        self.tracker.set_tags(self._runs()[trial_id], {"raypath.winner": "true"})
 
     def end_open_runs(self) -> None:
         """Close what is still open when a sweep ends in whatever way: trials that were cut off, or that a crash forgot."""
@@ -97,6 +121,19 @@ class TrialLog(tune.Callback):
 
     def _runs(self) -> dict[str, str]:
         return json.loads(self.known.read_text()) if self.known.exists() else {}
+
+
+def _outcome(result: dict[str, Any], num_epochs: int) -> str:
+    """How a trial ended, for people."""
+    if FAILURE in result:
+        return f"failed: {result[FAILURE]}"
+    scores = "  ".join(f"{k} {v:.3f}" for k, v in result.items() if k.startswith("val_") and k != "val_loss")
+    early = "" if result.get("epoch", 0) >= num_epochs else f", stopped early after epoch {result.get('epoch', 0)}"
+    return f"last epoch: {scores}{early}"
+
+
+def _show_nothing(line: str) -> None:
+    """A restored log has nobody to show things to."""
 
 
 def trial_name(params: dict[str, Any]) -> str:

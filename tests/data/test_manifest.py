@@ -36,6 +36,11 @@ def test_a_folder_is_a_manifest_and_a_slide_without_patient_is_its_own(folder):
     assert [(r.slide, r.patient) for r in rows] == [("a", "a"), ("b", "b"), ("c-d", "c-d")]
 
 
+def test_a_folder_may_be_named_relative_to_here(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert read_manifest(folder.name) == read_manifest(folder)
+
+
 def test_parquet_reads_like_csv(folder):
     pq.write_table(pa.table({"slide": [1, 2], "path": ["a.svs", "b.svs"], "mpp": [0.25, None]}), folder / "m.parquet")
     assert [(r.slide, r.mpp) for r in read_manifest(folder / "m.parquet")] == [("1", 0.25), ("2", None)]

@@ -1,0 +1,138 @@
+"""What every experiment does with its arguments, and how it ends, seen from inside and from a shell."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+import finetune
+import launch
+import pretrain
+from recipes import PRETRAINING
+
+from raypath.config import config_hash, from_dict, to_dict
+from raypath.errors import BadInput, Diverged, Preempted, RaypathError, TooManyQuarantined
+from raypath.run_folder import RunFolder
+from raypath.training.settings import PretrainConfig
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def test_one_name_and_then_settings():
+    assert launch.split_arguments([], "demo") == ("demo", [])
+    assert launch.split_arguments(["a=1", "other", "b=x=y"], "demo") == ("other", ["a=1", "b=x=y"])
+    with pytest.raises(BadInput, match="one two: expected one name and then key=value settings"):
+        launch.split_arguments(["one", "two", "a=1"], "demo")
+
+
+def test_a_setting_of_the_script_is_taken_out_of_those_of_the_config():
+    assert launch.pick(["a=1", "resume=runs/x=y", "b=2"], "resume") == ("runs/x=y", ["a=1", "b=2"])
+    assert launch.pick(["a=1"], "resume") == (None, ["a=1"])
+    assert launch.pick(["seed=1", "seed=2"], "seed") == ("2", [])
+    assert launch.pick(["seeds=1"], "seed") == (None, ["seeds=1"])
+
+
+def test_a_flag_is_true_or_false_and_nothing_else():
+    assert launch.pick_flag(["a=1", "test=true"], "test") == (True, ["a=1"])
+    assert launch.pick_flag(["test=False"], "test") == (False, [])
+    assert launch.pick_flag([], "test") == (False, [])
+    for wrong in ("yes", "1", ""):
+        with pytest.raises(BadInput, match=f"test={wrong}: expected test=true or test=false"):
+            launch.pick_flag([f"test={wrong}"], "test")
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_a_recipe_is_a_whole_config_that_says_what_it_is(name):
+    config = PRETRAINING[name]()
+    assert isinstance(config, PretrainConfig)
+    assert config.name == name
+    assert from_dict(PretrainConfig, to_dict(config)) == config
+    assert config_hash(PRETRAINING[name]()) == config_hash(config)
+    assert config.views.extent_px == config.encoder.input_px
+    assert len(PRETRAINING[name].__doc__.splitlines()[0]) > 20
+
+
+def test_the_list_shows_every_recipe_with_its_first_line(capsys):
+    pretrain.main(["--list"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(PRETRAINING)
+    assert all(PRETRAINING[line.split()[0]].__doc__.splitlines()[0] in line for line in lines)
+
+
+def test_overrides_reach_the_recipe_and_an_unknown_one_lists_them():
+    assert launch.from_recipe(PRETRAINING, "demo", ["loop.num_steps=7"]).loop.num_steps == 7
+    with pytest.raises(BadInput, match="'byol': there is no such recipe; --list shows demo, simclr_tiles"):
+        launch.from_recipe(PRETRAINING, "byol", [])
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BadInput("x"), 2),
+        (TooManyQuarantined("x"), 3),
+        (Diverged("x"), 4),
+        (Preempted("x"), 75),
+        (RaypathError("x"), 1),
+    ],
+)
+def test_an_error_is_one_line_and_the_exit_code_of_its_class(error, code, capsys):
+    def experiment(arguments):
+        raise error
+
+    with pytest.raises(SystemExit) as raised:
+        launch.run(experiment)
+    assert raised.value.code == code
+    assert capsys.readouterr().err == f"{type(error).__name__}: x\n"
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    def experiment(arguments):
+        raise KeyError("a slip in the code")
+
+    with pytest.raises(KeyError, match="a slip in the code"):
+        launch.run(experiment)
+
+
+def test_sigterm_asks_the_run_to_stop_and_the_old_answer_comes_back(tmp_path, capsys):
+    run = RunFolder.create(tmp_path, "run", PretrainConfig())
+    before = signal.getsignal(signal.SIGTERM)
+    with launch.stopping_on_sigterm(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert run.stop.exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert f"exit 75; go on with resume={run.path}" in capsys.readouterr().out
+
+
+def script(name: str, *arguments: str, home: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"RAYPATH_RUNS": str(home / "runs")}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, str(EXPERIMENTS / name), *arguments]
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_from_a_shell_bad_input_is_one_line_and_2_before_anything_starts(tmp_path):
+    done = script("sweep.py", "encoder=x.safetensors", "protocl.lr=1", home=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("BadInput: protocl.lr: there is no setting 'protocl' here; did you mean 'protocol'")
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["benchmark.path=x"], "encoder: which one"),
+        (["encoder=colour", "benchmark.path=x"], "encoder=colour has nothing to fine-tune: set protocol.kind=probe"),
+        (["encoder=x.safetensors", "test=yes"], "test=yes: expected test=true or test=false"),
+    ],
+)
+def test_a_fine_tuning_that_makes_no_sense_is_refused_before_ray_starts(arguments, message, monkeypatch):
+    monkeypatch.setattr(launch, "start_ray", lambda: pytest.fail("Ray was started"))
+    with pytest.raises(BadInput, match=message):
+        finetune.main(arguments)

@@ -1,0 +1,187 @@
+"""Encoders compared: the rule of the test set, and what is left behind, on real sweeps of one trial."""
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+import finetune as finetune_script
+import transfers
+from transfers import LEDGER, compare, expand_encoders, table_of
+
+from raypath.benchmarks import Predictions, load_images, score
+from raypath.errors import BadInput, Preempted
+from raypath.protocols import FinetuneSettings, ProbeSettings
+from raypath.protocols.encoders import encoder_id
+from raypath.protocols.transfer import SweepSettings, TransferConfig
+from raypath.run_folder import RunFolder
+from raypath.sweep import TrialLog
+from raypath.tracking import open_tracking
+from tests.protocols import small
+
+SWEEP = SweepSettings(num_trials=1, grace_epochs=1, cpus_per_trial=4.0, space={"protocol.batch": [8]})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """An encoder in `encoders/tiny.safetensors`, a labelled set in `set/`, and a folder for everything else."""
+    home = tmp_path_factory.mktemp("compare")
+    (home / "encoders").mkdir()
+    small.write_encoder(home / "encoders" / "tiny.safetensors")
+    small.write_set(home / "set")
+    return home
+
+
+@pytest.fixture(scope="module")
+def benchmark(home):
+    return load_images(home / "set", name="tiny-set")
+
+
+@pytest.fixture(scope="module")
+def config(home) -> TransferConfig:
+    protocol = FinetuneSettings(epochs=2, batch=8, lr=1e-2)
+    return TransferConfig(encoder=str(home / "encoders" / "tiny.safetensors"), protocol=protocol, sweep=SWEEP)
+
+
+def openings(ledger: Path) -> list[dict]:
+    return [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+
+def statuses(tracker) -> dict[str, str]:
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    return {run.info.run_name: run.info.status for run in runs}
+
+
+@pytest.mark.ray
+def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
+    ray_instance, home, benchmark, config, monkeypatch, capsys
+):
+    monkeypatch.chdir(home)  # encoders by relative paths, as they are typed
+    sources = expand_encoders("encoders/tiny.safetensors,random,colour")
+    config = replace(config, encoder=",".join(sources))
+    run = RunFolder.create(home / "runs", "sweep", config)
+    tracker = open_tracking(f"sqlite:///{home}/mlflow.db", transfers.launch.PROJECT)
+    ledger = home / LEDGER
+    ids = [encoder_id(source, seed=0) for source in sources]
+
+    # 1. Ctrl-C in the first sweep: nothing is opened, and nothing is left running
+    log_result = TrialLog.on_trial_result
+
+    def interrupt(self, *args, **kwargs):
+        log_result(self, *args, **kwargs)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(TrialLog, "on_trial_result", interrupt)
+    with pytest.raises(Preempted, match="interrupted; what is finished is kept: go on with resume"):
+        compare(config, sources, benchmark, run, tracker, ledger=home)
+    assert openings(ledger) == []
+    assert set(statuses(tracker).values()) == {"KILLED"}
+    monkeypatch.setattr(TrialLog, "on_trial_result", log_result)
+
+    # 2. Resumed to the end: one line for each encoder
+    results = compare(config, sources, benchmark, run, tracker, ledger=home, resume=True)
+    assert [(o["encoder"], o["opening"]) for o in openings(ledger)] == [(name, 1) for name in ids]
+    assert {o["data_hash"] for o in openings(ledger)} == {benchmark.data_hash}
+    assert all(o["reason"] == f"winner of {run.id}" for o in openings(ledger))
+    assert [r.encoder for r in results] == ["tiny.safetensors", "random (tiny.safetensors)", "colour"]
+    assert results[2].how.startswith("probe, C=")
+    assert score(results[2].test)["accuracy"] == 1  # the cue is colour
+    assert set(statuses(tracker).values()) == {"FINISHED"}
+    assert {f"{r.encoder} on tiny-set" for r in results} < statuses(tracker).keys()
+
+    # 3. The predictions on disk are the results
+    for result, name in zip(results, ids):
+        kept = Predictions.load(run.path / f"{name.replace(' ', '-')}.test.parquet")
+        np.testing.assert_array_equal(kept.probability, result.test.probability)
+        test = benchmark.table.filter(np.array(benchmark.table["split"].to_pylist()) == "test")
+        assert sorted(kept.sample) == test["sample"].to_pylist()
+        parent = tracker.client.get_run(result.mlflow_run_id)
+        assert parent.data.metrics["test_balanced_accuracy"] == score(kept)["balanced_accuracy"]
+        assert parent.data.tags["raypath.encoder_id"] == name
+        assert parent.data.tags["raypath.how"] == result.how
+    assert len(table_of(results, benchmark).rows) == 3
+
+    # 4. Resumed once more: the scores of then, no second look
+    again = compare(config, sources, benchmark, run, tracker, ledger=home, resume=True)
+    assert len(openings(ledger)) == 3
+    np.testing.assert_array_equal(again[0].test.probability, results[0].test.probability)
+
+    # 5. Another sweep of one of them is refused before anything is trained
+    monkeypatch.setattr(transfers, "sweep", lambda *a, **k: pytest.fail("trained for a test that is used up"))
+    monkeypatch.setattr(transfers, "probe", lambda *a, **k: pytest.fail("trained for a test that is used up"))
+    other = small.write_encoder(home / "encoders" / "new.safetensors", seed=1)
+    for used in ("colour", str(home / "encoders" / "tiny.safetensors"), sources[1]):
+        second = RunFolder.create(home / "runs", "sweep", config)
+        with pytest.raises(BadInput, match="its test was already opened for encoder"):
+            compare(config, [str(other), used], benchmark, second, tracker, ledger=home)
+    assert len(openings(ledger)) == 3
+
+    # 6. So is a single fine-tuning that wants the test
+    monkeypatch.setenv("RAYPATH_RUNS", str(home))
+    monkeypatch.setattr(finetune_script, "fit", lambda *a, **k: pytest.fail("trained for a test that is used up"))
+    own = replace(config, encoder="colour", protocol=ProbeSettings())
+    own = replace(own, benchmark=replace(own.benchmark, path=str(home / "set")))
+    with pytest.raises(BadInput, match="its test was already opened for encoder 'colour'"):
+        finetune_script.run_transfer(own, opens_test=True)
+
+
+@pytest.mark.ray
+def test_what_fails_leaves_no_run_open(ray_instance, home, benchmark, config, tmp_path):
+    tracker = open_tracking(f"sqlite:///{tmp_path}/mlflow.db", transfers.launch.PROJECT)
+    greedy = replace(config, sweep=replace(SWEEP, cpus_per_trial=64.0))
+    run = RunFolder.create(tmp_path / "runs", "sweep", greedy)
+    with pytest.raises(BadInput, match="a trial wants 64 CPUs and 0 GPUs, the cluster has 4 and 0"):
+        compare(greedy, ["colour", config.encoder], benchmark, run, tracker, ledger=tmp_path)
+    assert statuses(tracker) == {"colour on tiny-set": "FAILED", "tiny.safetensors on tiny-set": "FAILED"}
+    assert not (tmp_path / LEDGER).exists()
+
+
+def test_the_same_weights_twice_are_refused(home, benchmark, config, tmp_path):
+    copy = tmp_path / "tiny.safetensors"
+    copy.write_bytes((home / "encoders" / "tiny.safetensors").read_bytes())
+    run = RunFolder.create(tmp_path, "sweep", config)
+    for sources in (
+        [config.encoder, config.encoder],
+        [config.encoder, str(copy)],
+        [config.encoder, "colour", "colour"],
+    ):
+        with pytest.raises(BadInput, match="the same weights are given twice"):
+            compare(config, sources, benchmark, run, None, ledger=tmp_path)
+
+
+def test_encoders_with_the_same_name_have_folders_of_their_own(config, tmp_path):
+    (tmp_path / "b").mkdir()
+    other = small.write_encoder(tmp_path / "b" / "tiny.safetensors", seed=8)
+    stems = [transfers.stem_of(replace(config, encoder=e)) for e in (config.encoder, str(other), "colour")]
+    assert len(set(stems)) == 3
+    assert all(" " not in stem and "/" not in stem for stem in stems)
+
+
+def test_encoders_are_named_in_one_word_list(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert expand_encoders("runs/a, random ,colour,random:runs/b") == [
+        f"{tmp_path}/runs/a",
+        f"random:{tmp_path}/runs/a",
+        "colour",
+        f"random:{tmp_path}/runs/b",
+    ]
+    for text in ("", "random,runs/a", "colour", " , "):
+        with pytest.raises(BadInput, match="begin with runs/ID or a .safetensors file"):
+            expand_encoders(text)
+
+
+def test_a_probe_at_the_edge_of_its_grid_says_so(home, benchmark, config, capsys):
+    train, val = small.samples(20, seed=0), small.samples(20, seed=1)
+    own = replace(config, encoder="colour", protocol=ProbeSettings(lowest_c=1e3, highest_c=1e4, num_c=2))
+    fitted = finetune_script.fit(own, train, val, "balanced_accuracy", None)
+    assert fitted.is_on_edge
+    assert "on the edge of the grid: widen protocol.lowest_c or protocol.highest_c" in capsys.readouterr().out
+    assert score(fitted.predict(val, torch.device("cpu")))["accuracy"] == 1
