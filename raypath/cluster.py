@@ -15,6 +15,13 @@ import ray
 from raypath.errors import BadInput
 
 _PATIENCE_S = 10  # Ray itself would try for minutes
+# Read at start by Ray's own processes. A machine with few cores has more workers (training, its controller) than Ray keeps warm, so
+# it would end a reading process a second after its last task, and the next segment's would import everything anew (52 processes
+# in one demo).
+_ONE_MACHINE = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # notice starts and ends sooner
+    "RAY_idle_worker_killing_time_threshold_ms": "120000",
+}
 
 
 def join_or_start(say: Callable[[str], None]) -> None:
@@ -23,7 +30,8 @@ def join_or_start(say: Callable[[str], None]) -> None:
         return
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # one machine: notice starts and ends sooner
+        for name, value in _ONE_MACHINE.items():
+            os.environ.setdefault(name, value)
         say("starting Ray on this machine ...")
         with _sigterm_held_back():
             ray.init(address="local", include_dashboard=False, logging_level="ERROR", log_to_driver=False)

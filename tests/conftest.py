@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # Ray Train notices starts and ends at once
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "120000")  # keep what has imported everything
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

@@ -65,7 +65,7 @@ def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
     ray_instance, home, benchmark, config, monkeypatch, capsys
 ):
     monkeypatch.chdir(home)  # encoders by relative paths, as they are typed
-    sources = expand_encoders("encoders/tiny.safetensors,random,colour")
+    sources = expand_encoders("encoders/tiny.safetensors,colour")
     config = replace(config, encoder=",".join(sources))
     run = RunFolder.create(home / "runs", "sweep", config)
     tracker = open_tracking(f"sqlite:///{home}/mlflow.db", transfers.launch.PROJECT)
@@ -91,9 +91,9 @@ def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
     assert [(o["encoder"], o["opening"]) for o in openings(ledger)] == [(name, 1) for name in ids]
     assert {o["data_hash"] for o in openings(ledger)} == {benchmark.data_hash}
     assert all(o["reason"] == f"winner of {run.id}" for o in openings(ledger))
-    assert [r.encoder for r in results] == ["tiny.safetensors", "random (tiny.safetensors)", "colour"]
-    assert results[2].how.startswith("probe, C=")
-    assert score(results[2].test)["accuracy"] == 1  # the cue is colour
+    assert [r.encoder for r in results] == ["tiny.safetensors", "colour"]
+    assert results[1].how.startswith("probe, C=")
+    assert score(results[1].test)["accuracy"] == 1  # the cue is colour
     assert set(statuses(tracker).values()) == {"FINISHED"}
     assert {f"{r.encoder} on tiny-set" for r in results} < statuses(tracker).keys()
 
@@ -107,22 +107,22 @@ def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
         assert parent.data.metrics["test_balanced_accuracy"] == score(kept)["balanced_accuracy"]
         assert parent.data.tags["raypath.encoder_id"] == name
         assert parent.data.tags["raypath.how"] == result.how
-    assert len(table_of(results, benchmark).rows) == 3
+    assert len(table_of(results, benchmark).rows) == 2
 
     # 4. Resumed once more: the scores of then, no second look
     again = compare(config, sources, benchmark, run, tracker, ledger=home, resume=True)
-    assert len(openings(ledger)) == 3
+    assert len(openings(ledger)) == 2
     np.testing.assert_array_equal(again[0].test.probability, results[0].test.probability)
 
     # 5. Another sweep of one of them is refused before anything is trained
     monkeypatch.setattr(transfers, "sweep", lambda *a, **k: pytest.fail("trained for a test that is used up"))
     monkeypatch.setattr(transfers, "probe", lambda *a, **k: pytest.fail("trained for a test that is used up"))
     other = small.write_encoder(home / "encoders" / "new.safetensors", seed=1)
-    for used in ("colour", str(home / "encoders" / "tiny.safetensors"), sources[1]):
+    for used in ("colour", str(home / "encoders" / "tiny.safetensors")):
         second = RunFolder.create(home / "runs", "sweep", config)
         with pytest.raises(BadInput, match="its test was already opened for encoder"):
             compare(config, [str(other), used], benchmark, second, tracker, ledger=home)
-    assert len(openings(ledger)) == 3
+    assert len(openings(ledger)) == 2
 
     # 6. So is a single fine-tuning that wants the test
     monkeypatch.setenv("RAYPATH_RUNS", str(home))
@@ -157,10 +157,10 @@ def test_the_same_weights_twice_are_refused(home, benchmark, config, tmp_path):
             compare(config, sources, benchmark, run, None, ledger=tmp_path)
 
 
-def test_encoders_with_the_same_name_have_folders_of_their_own(config, tmp_path):
-    (tmp_path / "b").mkdir()
-    other = small.write_encoder(tmp_path / "b" / "tiny.safetensors", seed=8)
-    stems = [transfers.stem_of(replace(config, encoder=e)) for e in (config.encoder, str(other), "colour")]
+def test_encoders_with_the_same_name_have_folders_of_their_own(config, benchmark, tmp_path):
+    other = small.write_encoder(tmp_path / "tiny.safetensors", seed=8)
+    sources = [config.encoder, str(other), "colour"]
+    stems = [e.stem for e in transfers.entrants_of(config, sources, ["tiny", "tiny", "colour"], benchmark, None)]
     assert len(set(stems)) == 3
     assert all(" " not in stem and "/" not in stem for stem in stems)
 

@@ -8,6 +8,8 @@ the caller. A trial that failed does not win, however good it was before.
 A sweep lives in its folder and goes on from there after a crash (`resume=True`): finished trials are not run again.
 """
 
+import contextlib
+import gc
 import json
 import math
 import os
@@ -109,10 +111,12 @@ def sweep(
             ),
         )
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # else Ctrl-C gives the trials so far, as if the sweep were over
-    try:
+    results = None
+    with contextlib.suppress(KeyboardInterrupt):
         results = tuner.fit()
-    except KeyboardInterrupt:
-        raise Preempted(f"{folder}: interrupted; what is finished is kept: go on with resume=runs/ID") from None
+    if results is None:
+        gc.collect()  # the actors of cut-off trials end with the last reference to them, and give back their CPUs
+        raise Preempted(f"{folder}: interrupted; what is finished is kept: go on with resume=runs/ID")
     num_cells = math.prod(map(len, settings.space.values())) if settings.search == "grid" else 1
     num_wanted = settings.num_trials * num_cells
     if len(results) < num_wanted:  # never choose among fewer than were asked for
