@@ -14,7 +14,7 @@ from pathlib import Path
 
 import launch
 from launch import say
-from phantom_data import phantom_index, phantom_slides
+from phantom_data import demo_slides, phantom_index
 from pretrain import pretrain_run
 from recipes import PRETRAINING
 from recipes.demo import demo_transfer
@@ -30,7 +30,6 @@ from raypath.study.figures import confusion_figure, loss_figure, score_figure
 from raypath.study.report import Report
 from raypath.training.settings import PretrainConfig, make_plan
 
-NUM_SLIDES, SIZE_PX = 30, 1536
 LABELS = ("pretrained", "random", "colour")
 
 
@@ -43,11 +42,10 @@ def main(arguments: list[str]) -> None:
     home = runs_root() / "demo"
     config = replace(override(PRETRAINING["demo"](), assignments), seed=seed)
 
-    phantoms = home / f"phantoms-{seed}{'' if texture else '-no-texture'}"
-    manifest = phantom_slides(phantoms, num_slides=NUM_SLIDES, size_px=SIZE_PX, seed=seed, texture=texture)
+    manifest = demo_slides(seed, texture=texture)
     launch.start_ray()
     tracker = launch.start_tracking()
-    config = replace(config, index=str(phantom_index(manifest, phantoms / "index")))
+    config = replace(config, index=str(phantom_index(manifest)))
     took = {"slides_and_index_s": time.monotonic() - started}
 
     study = tracker.start_run(f"demo {time.strftime('%Y-%m-%d %H:%M')}", tags={"study": "demo", "seed": seed})
@@ -56,7 +54,7 @@ def main(arguments: list[str]) -> None:
         pretraining = RunFolder.create(runs_root(), "demo", config)
         pretrain_run(config, pretraining, tracker, parent=study, study="demo")
         took["pretraining_s"] = time.monotonic() - started - sum(took.values())
-        results, benchmark = score_encoders(config, pretraining, phantoms, tracker, study)
+        results, benchmark = score_encoders(config, pretraining, manifest.parent, tracker, study)
         took["sweeps_and_tests_s"] = time.monotonic() - started - sum(took.values())
         tracker.log_metrics(study, differences_of(results, benchmark))
         status = "FINISHED"

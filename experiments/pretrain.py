@@ -13,7 +13,7 @@ from pathlib import Path
 
 import launch
 from launch import say
-from phantom_data import phantom_index, phantom_slides
+from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING
 
 from raypath.config import config_hash, differences, override, to_dict
@@ -63,9 +63,7 @@ def with_index(config: PretrainConfig) -> PretrainConfig:
         return replace(config, index=str(Path(config.index).absolute()))
     if config.name != "demo":
         raise BadInput(f"{config.name}: which tiles? set index=DIR, made with: raypath index MANIFEST --out DIR")
-    folder = runs_root() / "demo"
-    manifest = phantom_slides(folder / "phantoms", num_slides=30, size_px=1536, seed=config.seed)
-    return replace(config, index=str(phantom_index(manifest, folder / "index")))
+    return replace(config, index=str(phantom_index(demo_slides(config.seed))))
 
 
 def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:

@@ -23,10 +23,10 @@ def demo() -> PretrainConfig:
         name="demo",
         encoder=SMALL_RESNET,
         objective=SimCLRSettings(temperature=0.2, hidden_width=256, out_width=64),
-        views=ViewSettings(extent_px=64, min_scale=0.5),
+        views=ViewSettings(extent_px=64, min_scale=0.7),
         plan=PlanSettings(chunk_tiles=16, chunks_per_shard=1),
-        loop=LoopSettings(num_steps=200, global_batch=72, checkpoint_every=100),
-        optim=OptimSettings(name="adamw", lr=3e-3, weight_decay=1e-4, warmup_steps=15),
+        loop=LoopSettings(num_steps=160, global_batch=72, checkpoint_every=80),
+        optim=OptimSettings(name="adamw", lr=4e-3, weight_decay=1e-4, warmup_steps=15),
         stream=StreamSettings(segment_windows=32, read_cpus=0.5),
         workers=WorkerSettings(num_workers=2, cpus_per_worker=0.5),
     )

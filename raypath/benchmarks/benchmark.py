@@ -49,7 +49,7 @@ Primary = Literal["balanced_accuracy", "auroc"]
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """One labelled set, ready to be scored; made by a loader of `raypath.benchmarks.LOADERS`."""
+    """One labelled set, ready to be scored; made by the settings of its kind (`settings.KINDS`)."""
 
     name: str
     kind: Literal["classification"] = "classification"

@@ -4,8 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from raypath.benchmarks import LOADERS, TILE_SCHEMA, load_images, load_phantoms
+from raypath.benchmarks import TILE_SCHEMA, ImagesSettings, PhantomsSettings, load_phantoms
 from raypath.benchmarks.phantoms import class_shares
+from raypath.benchmarks.settings import KINDS
 from raypath.errors import BadInput
 from raypath.slides.phantom import CLASSES, MASK_DOWNSAMPLE, read_class_mask, write_phantoms
 
@@ -71,7 +72,7 @@ def test_bad_settings(folder, tmp_path):
 
 
 def test_loaders_are_found_by_name_and_import_neither_torch_nor_ray_nor_mlflow():
-    assert (LOADERS["images"], LOADERS["phantoms"]) == (load_images, load_phantoms)
+    assert (ImagesSettings, PhantomsSettings) == KINDS
     code = "import sys, raypath.benchmarks; print([m for m in ('torch', 'ray', 'mlflow') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

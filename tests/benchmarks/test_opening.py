@@ -60,7 +60,7 @@ def test_the_first_opening_gives_the_rows_and_is_written_down(tmp_path):
 def test_a_second_opening_names_the_first_and_is_counted_when_asked_for(tmp_path):
     ledger = tmp_path / "openings.jsonl"
     open_test(make_benchmark(), "imagenet", "final table", ledger=ledger)
-    with pytest.raises(BadInput, match=r"already opened for encoder 'imagenet' at 20.* \(final table\).*reopen=True"):
+    with pytest.raises(BadInput, match=r"already opened for encoder 'imagenet' at 20.* \(final table\).*reopen=true"):
         open_test(make_benchmark(), "imagenet", "again", ledger=ledger)
     open_test(make_benchmark(), "moco", "final table", ledger=ledger)
     open_test(make_benchmark("other data"), "imagenet", "final table", ledger=ledger)

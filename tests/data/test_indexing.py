@@ -156,6 +156,6 @@ def test_an_index_of_many_row_groups_finds_every_slide(rows, tmp_path, monkeypat
 
     monkeypatch.setattr(indexing, "_SLIDES_PER_ROW_GROUP", 2)
     outcomes = [index_slide(row, SPEC, tmp_path) for row in rows[:5]]
-    indexing._join([tmp_path / f"{o.slide}.parquet" for o in outcomes], SPEC, tmp_path)
+    indexing.join_parts([tmp_path / f"{o.slide}.parquet" for o in outcomes], SPEC, tmp_path)
     index = Index(tmp_path)
     assert [len(index.cells(slide)) for slide in range(5)] == [o.num_tiles for o in outcomes]
