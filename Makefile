@@ -18,7 +18,7 @@ lint: $(READY)
 
 ui: $(READY)  ## the runs in a browser
 	@echo "runs: http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning"
-	$(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --host 127.0.0.1 --port 5000
+	MLFLOW_DISABLE_TELEMETRY=true $(VENV)/bin/mlflow ui --backend-store-uri sqlite:///$(abspath $(RUNS))/mlflow.db --host 127.0.0.1 --port 5000
 
 setup: $(READY)  ## the environment alone
 

@@ -18,7 +18,7 @@ from phantom_data import demo_slides, phantom_index
 from pretrain import pretrain_run
 from recipes import PRETRAINING
 from recipes.demo import demo_transfer
-from transfers import Scored, compare, difference_of, show_table, text_of
+from transfers import Scored, compare, difference_of, show_table, status_of, text_of
 
 from raypath.benchmarks import Benchmark, score
 from raypath.config import config_hash, override, to_dict
@@ -36,19 +36,20 @@ LABELS = ("pretrained", "random", "colour")
 def main(arguments: list[str]) -> None:
     """Run the demo from slides to report."""
     started = time.monotonic()
-    seed, assignments = launch.pick(arguments, "seed")
-    texture, assignments = launch.pick(assignments, "texture")
-    seed, texture = int(seed or 0), (texture or "true").lower() != "false"
+    if "-h" in arguments or "--help" in arguments:
+        say(__doc__)
+        return
+    texture, assignments = launch.pick_flag(arguments, "texture", default=True)
     home = runs_root() / "demo"
-    config = replace(override(PRETRAINING["demo"](), assignments), seed=seed)
+    config = override(PRETRAINING["demo"](), assignments)
 
-    manifest = demo_slides(seed, texture=texture)
+    manifest = demo_slides(config.seed, texture=texture)
     launch.start_ray()
     tracker = launch.start_tracking()
     config = replace(config, index=str(phantom_index(manifest)))
     took = {"slides_and_index_s": time.monotonic() - started}
 
-    study = tracker.start_run(f"demo {time.strftime('%Y-%m-%d %H:%M')}", tags={"study": "demo", "seed": seed})
+    study = tracker.start_run(f"demo {time.strftime('%Y-%m-%d %H:%M')}", tags={"study": "demo", "seed": config.seed})
     status = "FAILED"
     try:
         pretraining = RunFolder.create(runs_root(), "demo", config)
@@ -58,6 +59,9 @@ def main(arguments: list[str]) -> None:
         took["sweeps_and_tests_s"] = time.monotonic() - started - sum(took.values())
         tracker.log_metrics(study, differences_of(results, benchmark))
         status = "FINISHED"
+    except BaseException as error:
+        status = status_of(error)
+        raise
     finally:
         tracker.end_run(study, status)
 

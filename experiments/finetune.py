@@ -9,9 +9,8 @@ again: counted).
 """
 
 import launch
-import torch
 from launch import say
-from transfers import LEDGER, open_and_score, status_of, transfer_tags
+from transfers import LEDGER, device_here, open_and_score, status_of, transfer_tags
 
 from raypath.benchmarks import Predictions, check_unopened, score
 from raypath.config import override, to_dict
@@ -34,13 +33,13 @@ def main(arguments: list[str]) -> None:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
     if config.encoder == "colour" and isinstance(config.protocol, FinetuneSettings):
         raise BadInput("encoder=colour has nothing to fine-tune: set protocol.kind=probe")
-    launch.start_ray()
     run_transfer(config, opens_test=opens_test, reopen=reopen)
 
 
 def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = False) -> None:
     """One transfer as one MLflow run; raises BadInput before anything is trained if the test is wanted and used up."""
     benchmark = config.benchmark.load(config.seed)
+    launch.start_ray()
     if opens_test and not reopen:
         check_unopened(benchmark, encoder_id(config.encoder, seed=config.seed), ledger=runs_root() / LEDGER)
     run = RunFolder.create(runs_root(), f"{config.protocol.kind}-{benchmark.name}", config)
@@ -72,7 +71,7 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
 
 def fit(config: TransferConfig, train, val, metric: str, log):
     """The fitted protocol: something with `val` predictions and `predict(samples, device)`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_here()
     encoder = open_encoder(config.encoder, seed=config.seed)
     if not isinstance(config.protocol, FinetuneSettings):
         fitted = probe(encoder, train, val, config.protocol, metric=metric, device=device)

@@ -43,6 +43,9 @@ def run(experiment: Callable[[list[str]], None]) -> None:
     except RaypathError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(130)
 
 
 def split_arguments(arguments: list[str], default: str) -> tuple[str, list[str]]:
@@ -59,12 +62,12 @@ def pick(assignments: list[str], key: str) -> tuple[str | None, list[str]]:
     return (found[-1] if found else None), [a for a in assignments if a.partition("=")[0] != key]
 
 
-def pick_flag(assignments: list[str], key: str) -> tuple[bool, list[str]]:
-    """As `pick`, for `key=true` or `key=false` (if it is not there)."""
+def pick_flag(assignments: list[str], key: str, *, default: bool = False) -> tuple[bool, list[str]]:
+    """As `pick`, for `key=true` or `key=false`; `default` if it is not there."""
     text, others = pick(assignments, key)
     if text is not None and text.lower() not in ("true", "false"):
         raise BadInput(f"{key}={text}: expected {key}=true or {key}=false")
-    return text is not None and text.lower() == "true", others
+    return (default if text is None else text.lower() == "true"), others
 
 
 def from_recipe(recipes: dict[str, Callable], name: str, assignments: list[str]):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import launch
+import ray
 from launch import say
 from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING
@@ -26,7 +27,7 @@ from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
 from raypath.training.checkpoint import newest_valid, read_step
-from raypath.training.pretrain import pretrain
+from raypath.training.pretrain import pretrain, refuse_starvation
 from raypath.training.progress import ProgressLines
 from raypath.training.settings import PretrainConfig, check_config, make_plan
 
@@ -52,6 +53,7 @@ def main(arguments: list[str]) -> None:
         config = launch.from_recipe(PRETRAINING, recipe, assignments)
         launch.start_ray()
         config = with_index(config)
+        check_before(config)
         run = RunFolder.create(runs_root(), config.name, config)
     encoder = pretrain_run(config, run, launch.start_tracking())
     say(f"encoder: {encoder}")
@@ -60,16 +62,27 @@ def main(arguments: list[str]) -> None:
 def with_index(config: PretrainConfig) -> PretrainConfig:
     """The config with its index; the demo makes one from phantoms."""
     if config.index:
-        return replace(config, index=str(Path(config.index).absolute()))
+        return with_absolute_index(config)
     if config.name != "demo":
         raise BadInput(f"{config.name}: which tiles? set index=DIR, made with: raypath index MANIFEST --out DIR")
     return replace(config, index=str(phantom_index(demo_slides(config.seed))))
 
 
+def with_absolute_index(config: PretrainConfig) -> PretrainConfig:
+    """The index by a path that means the same in every process."""
+    return replace(config, index=str(Path(config.index).absolute()))
+
+
+def check_before(config: PretrainConfig) -> None:
+    """Raise what cannot work while there is no run yet."""
+    check_config(config, Index(Path(config.index)))
+    refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
+
+
 def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:
     """The config of a run with overrides that change nothing of what it computes."""
     before = run.config(PretrainConfig)
-    after = override(before, assignments)
+    after = with_absolute_index(override(before, assignments))
     changed = differences(before, after)
     if changed:
         raise BadInput(
@@ -89,7 +102,6 @@ def pretrain_run(
 ) -> Path:
     """Train, with progress on the screen and metrics in MLflow; returns the path of the encoder's weights."""
     index = Index(Path(config.index))
-    check_config(config, index)
     known = run.read("run.json")
     tags = {
         "study": study,
@@ -103,7 +115,7 @@ def pretrain_run(
     run_id = tracker.start_run(
         run.id, parent=parent, tags=tags, params=to_dict(config), resume=known.get("mlflow_run_id")
     )
-    run.write("run.json", known | {"mlflow_run_id": run_id, "mlflow_uri": tracker.uri})
+    run.write("run.json", known | {"mlflow_run_id": run_id, "mlflow_uri": tracker.place})
     if not known:
         tracker.log_dataset(
             run_id,
@@ -116,12 +128,13 @@ def pretrain_run(
         plan = make_plan(config, index)
         tracker.log_picture(run_id, contact_sheet(index, num_tiles=48, seed=config.seed), "tiles.png")
         tracker.log_picture(run_id, view_sheet(index, plan, config.views, seed=config.seed), "views.png")
-    say(f"run {run.path}  (MLflow: {tracker.uri})")
+    say(f"run {run.path}  (MLflow: {tracker.place})")
 
     status = "FAILED"
     senders = [tracker.send_spool(run_id, path) for path in (run.metrics, run.path / "system.jsonl")]
     sampler = SystemSampler(MetricSpool(run.path / "system.jsonl"))
     try:
+        run.forget_outcome()  # before the handler: a signal from now on must not be forgotten
         with (
             launch.stopping_on_sigterm(run),
             ProgressLines(run, config.loop.num_steps, say),

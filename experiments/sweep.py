@@ -15,6 +15,7 @@ from transfers import compare, expand_encoders, show_table, status_of
 
 from raypath.config import config_hash, override, to_dict
 from raypath.errors import BadInput
+from raypath.protocols.encoders import encoder_id
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import RunFolder, runs_root
 
@@ -36,15 +37,23 @@ def main(arguments: list[str]) -> None:
     else:
         config = override(TransferConfig(name="sweep"), assignments)
         config = replace(config, encoder=",".join(expand_encoders(config.encoder)))
-    launch.start_ray()
+    for source in config.encoder.split(","):
+        encoder_id(source, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark = config.benchmark.load(config.seed)
+    launch.start_ray()
     if not resume:
         run = RunFolder.create(runs_root(), f"sweep-{benchmark.name}", config)
     tracker = launch.start_tracking()
     known = run.read("run.json")
-    tags = {"benchmark": benchmark.name, "config_hash": config_hash(config), "data_hash": benchmark.data_hash}
+    tags = {
+        "benchmark": benchmark.name,
+        "protocol": config.protocol.kind,
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "data_hash": benchmark.data_hash,
+    }
     parent = tracker.start_run(run.id, tags=tags, params=to_dict(config), resume=known.get("mlflow_run_id"))
-    run.write("run.json", {"mlflow_run_id": parent, "mlflow_uri": tracker.uri})
+    run.write("run.json", {"mlflow_run_id": parent, "mlflow_uri": tracker.place})
     status = "FAILED"
     try:
         results = compare(
@@ -65,7 +74,7 @@ def main(arguments: list[str]) -> None:
     finally:
         tracker.end_run(parent, status)
     show_table(results, benchmark)
-    say(f"run {run.path}\nlook at it: make ui  (MLflow: {tracker.uri})")
+    say(f"run {run.path}\nlook at it: make ui  (MLflow: {tracker.place})")
 
 
 if __name__ == "__main__":

@@ -108,9 +108,10 @@ def compare(
     twice = next((source for source, own in zip(sources, ids) if ids.count(own) > 1), None)
     if twice:
         raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")
-    if not reopen and not resume:
-        for own in ids:
-            check_unopened(benchmark, own, ledger=ledger / LEDGER)
+    if not reopen:
+        for entrant in entrants:
+            if not kept_test(entrant, run).exists():
+                check_unopened(benchmark, entrant.identity, ledger=ledger / LEDGER, unless=winner_of(run))
     benchmark.write_split(run.path)
     say(f"{benchmark.name}: {benchmark.split_note}")
     train, val = training_samples(entrants[0].config, benchmark)
@@ -118,7 +119,7 @@ def compare(
     try:
         tuned = [tune_one(own, train, val, run, tracker, parent=parent, resume=resume) for own in entrants]
         for own, parts in zip(entrants, tuned):
-            results.append(finish_one(own, run, tracker, *parts, ledger=ledger, reopen=reopen or resume))
+            results.append(finish_one(own, run, tracker, *parts, ledger=ledger, reopen=reopen))
     except BaseException as error:
         finished = {result.mlflow_run_id for result in results}
         for run_id in set(run.read("mlflow_runs.json").values()) - finished:
@@ -163,7 +164,7 @@ def tune_one(entrant: Entrant, train: Samples, val: Samples, run: RunFolder, tra
     tracker.log_dataset(run_id, split, name=benchmark.name, digest=benchmark.data_hash, context="train")
     if isinstance(config.protocol, ProbeSettings):
         say(f"{entrant.label}: a linear probe")
-        encoder, device = open_encoder(config.encoder, seed=config.seed), torch.device("cpu")
+        encoder, device = open_encoder(config.encoder, seed=config.seed), device_here()
         fitted = probe(encoder, train, val, config.protocol, metric=benchmark.primary, device=device)
         edge = ", on the edge of the grid" if fitted.is_on_edge else ""
         return fitted.predict, fitted.val, f"probe, C={fitted.c:g}{edge}", run_id
@@ -204,11 +205,12 @@ def finish_one(
 ) -> Scored:
     """Open the test for the winner, score it, write everything down; what this run has opened is not opened again."""
     config, benchmark, metric = entrant.config, entrant.benchmark, entrant.benchmark.primary
-    kept = run.path / f"{entrant.stem}.test.parquet"
+    kept = kept_test(entrant, run)
     if kept.exists():
         test = Predictions.load(kept)
     else:
-        test = open_and_score(config, benchmark, predict, reason=f"winner of {run.id}", ledger=ledger, reopen=reopen)
+        reason = winner_of(run)
+        test = open_and_score(config, benchmark, predict, reason=reason, ledger=ledger, reopen=reopen, unless=reason)
     for split, predictions in (("val", val), ("test", test)):
         predictions.save(run.path / f"{entrant.stem}.{split}.parquet")
         tracker.log_metrics(run_id, scores_of(split, predictions))
@@ -218,6 +220,16 @@ def finish_one(
     tracker.set_tags(run_id, {"raypath.how": how})
     tracker.end_run(run_id, "FINISHED")
     return Scored(entrant.label, val, test, interval, how, run_id)
+
+
+def kept_test(entrant: Entrant, run: RunFolder) -> Path:
+    """Where a run keeps what an encoder said on test."""
+    return run.path / f"{entrant.stem}.test.parquet"
+
+
+def winner_of(run: RunFolder) -> str:
+    """The reason for which a comparison opens a test; a crash between opening and scoring does not use it up."""
+    return f"winner of {run.id}"
 
 
 def scores_of(split: str, predictions: Predictions) -> dict[str, float]:
@@ -234,11 +246,17 @@ def open_and_score(
     reason: str,
     ledger: Path,
     reopen: bool = False,
+    unless: str | None = None,
 ) -> Predictions:
     """The predictions on test, after the opening was written into the ledger."""
     who = encoder_id(config.encoder, seed=config.seed)
-    rows = open_test(benchmark, who, reason, ledger=ledger / LEDGER, reopen=reopen)
-    return predict(Samples.of(rows, benchmark.classes, extent_of(config)), torch.device("cpu"))
+    rows = open_test(benchmark, who, reason, ledger=ledger / LEDGER, reopen=reopen, unless=unless)
+    return predict(Samples.of(rows, benchmark.classes, extent_of(config)), device_here())
+
+
+def device_here() -> torch.device:
+    """The GPU of this machine, if it has one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def transfer_tags(config: TransferConfig, benchmark: Benchmark) -> dict[str, Any]:

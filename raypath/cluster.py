@@ -20,6 +20,7 @@ _PATIENCE_S = 10  # Ray itself would try for minutes
 # in one demo).
 _ONE_MACHINE = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # notice starts and ends sooner
+    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_idle_worker_killing_time_threshold_ms": "120000",
 }
 
@@ -43,7 +44,13 @@ def join_or_start(say: Callable[[str], None]) -> None:
         except OSError as error:
             remedy = "start the cluster, or unset RAY_ADDRESS to work on this machine"
             raise BadInput(f"RAY_ADDRESS={address}: nothing answers there ({error}); {remedy}") from None
-    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    try:
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BadInput(
+            f"RAY_ADDRESS={address}: Ray cannot join it ({str(error).splitlines()[0][:200]}); expected HOST:PORT of a running"
+            " head, or leave it unset (a dashboard's http:// address is for `ray job submit --address`)"
+        ) from None
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def override(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> 
     """
     pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split_assignment, assignments)
     values = to_dict(config)
-    for key, value in pairs:
+    # A kind comes before the settings that belong to it, in whatever order they were given.
+    for key, value in sorted(pairs, key=lambda pair: not (pair[0] == "kind" or pair[0].endswith(".kind"))):
         _set_dotted(values, key, value)
     return from_dict(type(config), values)
 

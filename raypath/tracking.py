@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -128,6 +129,17 @@ class Tracker:
     experiment_id: str
     client: MlflowClient
 
+    @property
+    def place(self) -> str:
+        """The URI as it may be shown: without a password."""
+        return redact_text(self.uri)
+
+    def is_running(self, run_id: str) -> bool:
+        """Whether a run is still open; False if the store does not answer."""
+        with _surviving("the state of a run"):
+            return self.client.get_run(run_id).info.status == "RUNNING"
+        return False
+
     def start_run(
         self,
         name: str,
@@ -143,32 +155,41 @@ class Tracker:
         nested; flattened with dots, redacted, cut to MLflow's limit. A resumed run's params are not logged again: MLflow refuses
         changed ones, and whether a config may differ on resume is decided before.
         """
+        try:
+            return self._start_run(name, parent, tags or {}, params or {}, resume)
+        except MlflowException as error:
+            reason = redact_text(str(error).splitlines()[0][:300])
+            raise BadInput(f"tracking URI {redact_text(self.uri)}: cannot start the run {name!r} ({reason})") from None
+
+    def _start_run(self, name: str, parent: str | None, tags: Mapping, params: Mapping, resume: str | None) -> str:
         if resume is not None:
             self.client.update_run(resume, status="RUNNING", name=name)
-            self.set_tags(resume, tags or {})
+            self.set_tags(resume, tags)
             return resume
         source = {"mlflow.source.name": Path(sys.argv[0]).name, "mlflow.source.type": "LOCAL", "mlflow.user": _user()}
         first_tags = {"mlflow.parentRunId": parent, **source, **git_tags(Path(__file__).parent)}
         run = self.client.create_run(
             self.experiment_id, run_name=name, tags={k: v for k, v in first_tags.items() if v is not None}
         )
-        self.set_tags(run.info.run_id, tags or {})
-        entries = [Param(k, _param_text(k, v)) for k, v in flatten(params or {}).items()]
+        self.set_tags(run.info.run_id, tags)
+        entries = [Param(k, _param_text(k, v)) for k, v in flatten(params).items()]
         for start in range(0, len(entries), MAX_PARAMS_PER_CALL):
             self.client.log_batch(run.info.run_id, params=entries[start : start + MAX_PARAMS_PER_CALL])
         return run.info.run_id
 
     def set_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
         """Set tags, lineage names prefixed as in `start_run`."""
-        named = {f"raypath.{k}" if k in LINEAGE else k: v for k, v in tags.items() if v is not None}
-        entries = [RunTag(k, str(redact(k, v))[:MAX_TAG_CHARS]) for k, v in named.items()]
-        if entries:
-            self.client.log_batch(run_id, tags=entries)
+        with _surviving("tags"):
+            named = {f"raypath.{k}" if k in LINEAGE else k: v for k, v in tags.items() if v is not None}
+            entries = [RunTag(k, str(redact(k, v))[:MAX_TAG_CHARS]) for k, v in named.items()]
+            if entries:
+                self.client.log_batch(run_id, tags=entries)
 
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log a few final numbers at once; step metrics of training go through a spool (`send_spool`)."""
-        now_ms = time.time_ns() // 1_000_000
-        self.send_points(run_id, [Point(name, float(value), now_ms, step) for name, value in metrics.items()])
+        with _surviving("scores"):
+            now_ms = time.time_ns() // 1_000_000
+            self.send_points(run_id, [Point(name, float(value), now_ms, step) for name, value in metrics.items()])
 
     def send_points(self, run_id: str, points: list[Point]) -> None:
         """Log points with their own times (at most 1,000); sending them twice changes nothing."""
@@ -180,11 +201,12 @@ class Tracker:
 
     def log_artifact(self, run_id: str, path: Path, folder: str | None = None) -> None:
         """Upload a file or a whole folder."""
-        self.client.log_artifact(run_id, str(path), folder)
+        with _surviving(str(path)):
+            self.client.log_artifact(run_id, str(path), folder)
 
     def log_picture(self, run_id: str, picture: Any, name: str) -> None:
         """Store a picture as `pictures/<name>`: a path, a matplotlib figure (`savefig`) or a PIL image (`save`)."""
-        with tempfile.TemporaryDirectory() as folder:
+        with _surviving(name), tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / Path(name).name
             if isinstance(picture, str | Path):
                 shutil.copyfile(picture, target)
@@ -198,21 +220,23 @@ class Tracker:
         `rows`: the path of a manifest, or a pyarrow table or pandas frame, whose column types and number of rows are kept.
         `digest`: its sha256; MLflow stores 36 characters of it, the tag `raypath.sha256` the whole.
         """
-        is_path = isinstance(rows, str | Path)
-        dataset = Dataset(
-            name=name,
-            digest=digest[:MAX_DIGEST_CHARS],
-            source_type="local" if is_path else "table",
-            source=json.dumps({"uri": str(rows)} if is_path else {}),
-            schema=None if is_path else json.dumps({"mlflow_colspec": _column_types(rows)}),
-            profile=None if is_path else json.dumps({"num_rows": len(rows)}),
-        )
-        tags = [InputTag("mlflow.data.context", context), InputTag("raypath.sha256", digest)]
-        self.client.log_inputs(run_id, [DatasetInput(dataset, tags)])
+        with _surviving(name):
+            is_path = isinstance(rows, str | Path)
+            dataset = Dataset(
+                name=name,
+                digest=digest[:MAX_DIGEST_CHARS],
+                source_type="local" if is_path else "table",
+                source=json.dumps({"uri": str(rows)} if is_path else {}),
+                schema=None if is_path else json.dumps({"mlflow_colspec": _column_types(rows)}),
+                profile=None if is_path else json.dumps({"num_rows": len(rows)}),
+            )
+            tags = [InputTag("mlflow.data.context", context), InputTag("raypath.sha256", digest)]
+            self.client.log_inputs(run_id, [DatasetInput(dataset, tags)])
 
     def end_run(self, run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """Close a run; also what a driver calls for a trial that was stopped from outside."""
-        self.client.set_terminated(run_id, status)
+        with _surviving(f"the end of a run ({status})"):
+            self.client.set_terminated(run_id, status)
 
 
 class SystemSampler:
@@ -258,6 +282,15 @@ def _user() -> str | None:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return None
+
+
+@contextmanager
+def _surviving(what: str):
+    """A tracking store that is away for a moment must not end a training: what is not recorded is said, and work goes on."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        log.warning("MLflow: %s not recorded: %s", what, redact_text(str(error).splitlines()[0][:200]))
 
 
 def git_tags(folder: Path) -> dict[str, str]:

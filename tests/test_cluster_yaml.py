@@ -1,6 +1,7 @@
 """cluster.yaml: what Ray accepts, and private unless somebody opens it."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_the_token_is_a_private_file_and_stands_nowhere_as_text(config):
     assert not re.search(r"\b[0-9a-f]{32,}\b", TEXT)
 
 
+@pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="no git repository here")
 def test_no_token_is_kept_in_git():
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
     names = [Path(name).name for name in tracked.stdout.split("\0") if name]
@@ -62,7 +64,9 @@ def test_the_nodes_that_work_have_cpus_and_the_head_has_none(config):
     assert kinds[config["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}
     assert "--num-cpus=0" in start_of(config, "head")
     workers = {name: kind for name, kind in kinds.items() if name != config["head_node_type"]}
-    assert all(kind["resources"]["CPU"] > 0 and kind["min_workers"] == 0 for kind in workers.values())
+    assert all(kind["resources"]["CPU"] > 0 for kind in workers.values())
+    # A job is refused where there is no room for it, so some worker has to be up before the first one is submitted.
+    assert any(kind["min_workers"] > 0 and kind["resources"].get("GPU") for kind in workers.values())
     assert sum(kind["max_workers"] for kind in workers.values()) <= config["max_workers"]
 
 

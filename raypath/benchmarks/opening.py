@@ -20,11 +20,14 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.errors import BadInput
 
 
-def open_test(benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, reopen: bool = False) -> pa.Table:
+def open_test(
+    benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, reopen: bool = False, unless: str | None = None
+) -> pa.Table:
     """The test rows of a benchmark, after writing the opening into `ledger` (JSON lines).
 
     `encoder`: name or hash of what is tested; `reason`: a few words for the reader of the ledger. Raises BadInput for an empty
-    encoder or reason, for a damaged ledger, and for a second opening of the same data and encoder without `reopen=True`.
+    encoder or reason, for a damaged ledger, and for a second opening of the same data and encoder without `reopen=True`. Openings
+    with the reason `unless` do not count against it: a run that died between opening and scoring goes on.
     """
     for what, text in (("encoder", encoder), ("reason", reason)):
         if not text.strip():
@@ -34,7 +37,7 @@ def open_test(benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, 
     with ledger.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by the death of the process
         earlier = _openings(file, benchmark, encoder, ledger)
-        if earlier and not reopen:
+        if any(entry["reason"] != unless for entry in earlier) and not reopen:
             raise _already_opened(benchmark, encoder, earlier[0], ledger)
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -50,12 +53,12 @@ def open_test(benchmark: Benchmark, encoder: str, reason: str, *, ledger: Path, 
     return benchmark.table.filter(pc.equal(benchmark.table["split"], "test"))
 
 
-def check_unopened(benchmark: Benchmark, encoder: str, *, ledger: Path) -> None:
+def check_unopened(benchmark: Benchmark, encoder: str, *, ledger: Path, unless: str | None = None) -> None:
     """Raise the BadInput that `open_test` would raise, before any work is spent on an encoder whose test is used up."""
     if Path(ledger).is_file():
         with Path(ledger).open(encoding="utf-8") as file:
             earlier = _openings(file, benchmark, encoder, Path(ledger))
-        if earlier:
+        if any(entry["reason"] != unless for entry in earlier):
             raise _already_opened(benchmark, encoder, earlier[0], Path(ledger))
 
 

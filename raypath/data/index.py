@@ -60,7 +60,7 @@ class Index:
         try:
             about = json.loads((self.folder / "index.json").read_text())
             self._file = pq.ParquetFile(self.folder / "index.parquet")
-        except OSError as error:
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise BadInput(
                 f"{self.folder}: no finished index here ({error}); make one with: raypath index MANIFEST --out DIR"
             ) from None

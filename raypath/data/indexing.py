@@ -1,4 +1,4 @@
-"""Making an index: a Ray Data job, one task per slide.
+"""Making an index: a Ray Data job, one task per slide (several from 2,000 slides on).
 
 One decision: a task does everything for its slide and leaves a part on shared storage; only a line of counts comes back. The
 job can be killed at any moment and run again: a part is taken as it is when path, size, modification time, mpp and tile
@@ -25,8 +25,8 @@ from ray.util.annotations import RayDeprecationWarning
 from raypath.data.index import SCHEMA, Index, IndexHash
 from raypath.data.manifest import SlideRow, write_manifest
 from raypath.data.quiet import quiet_ray_data
-from raypath.data.staging import local_path
-from raypath.errors import BadInput, SlideError
+from raypath.data.staging import local_path, stamp_of
+from raypath.errors import BadInput, SlideError, SlideUnsupported
 from raypath.hashing import file_sha256
 from raypath.slides import Slide, TileGrid, TileSpec, check_slide, tissue_fractions, tissue_mask
 from raypath.slides.tissue import THUMBNAIL_MPP, TISSUE_VERSION
@@ -96,15 +96,17 @@ def index_slide(row: SlideRow, spec: TileSpec, parts: Path) -> Outcome:
     """Check one slide, find its tissue and its tiles, and write its part."""
     part = parts / f"{row.slide}.parquet"
     try:
-        path = local_path(row.path)
-        key = _part_key(row, path, spec)
+        key = _part_key(row, spec)
         num_tiles = _unchanged(part, key)
         if num_tiles is not None:
             return Outcome(row.slide, row.path, num_tiles, is_unchanged=True)
-        return Outcome(row.slide, row.path, _write_part(row, path, spec, part, key))
+        return Outcome(row.slide, row.path, _write_part(row, local_path(row.path), spec, part, key))
     except SlideError as error:
-        part.unlink(missing_ok=True)
-        return Outcome(row.slide, row.path, 0, type(error).__name__, str(error))
+        reason, message = type(error).__name__, str(error)
+    except (OSError, ValueError, MemoryError) as error:  # sound by its child, and still not to be read here
+        reason, message = SlideUnsupported.__name__, f"{row.path}: {type(error).__name__}: {error}"
+    part.unlink(missing_ok=True)
+    return Outcome(row.slide, row.path, 0, reason, message)
 
 
 def _write_part(row: SlideRow, path: str, spec: TileSpec, part: Path, key: str) -> int:
@@ -137,14 +139,9 @@ def _write_part(row: SlideRow, path: str, spec: TileSpec, part: Path, key: str) 
     return len(cells)
 
 
-def _part_key(row: SlideRow, path: str, spec: TileSpec) -> str:
+def _part_key(row: SlideRow, spec: TileSpec) -> str:
     """Everything a part depends on; equal keys mean that the part can be taken as it is."""
-    try:
-        found = Path(path).stat()
-        stamp = [found.st_size, found.st_mtime_ns]
-    except OSError:
-        stamp = None  # check_slide will say what is wrong
-    return json.dumps([TISSUE_VERSION, asdict(row), stamp, asdict(spec), SCHEMA.names])
+    return json.dumps([TISSUE_VERSION, asdict(row), stamp_of(row.path), asdict(spec), SCHEMA.names])
 
 
 def _unchanged(part: Path, key: str) -> int | None:
@@ -177,7 +174,9 @@ def join_parts(parts: list[Path], spec: TileSpec, folder: Path) -> None:
     }
     (folder / "index.json").unlink(missing_ok=True)  # never the tiles of one run with the hash of another
     draft.replace(folder / "index.parquet")
-    (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n")
+    about_draft = folder / ".index.json"
+    about_draft.write_text(json.dumps(about, indent=1) + "\n")
+    about_draft.replace(folder / "index.json")
 
 
 def _grouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:

@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raypath.errors import BadInput
+from raypath.slides.mpp import MAX_MPP, MIN_MPP
 
 SLIDE_SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".czi")
 SPLITS = ("train", "val", "test")
-MPP_RANGE = (0.05, 5.0)  # um per px: from 100x oil scans to thumbnails; outside it is a slip of the pen
+MPP_RANGE = (MIN_MPP, MAX_MPP)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # an id becomes a file name: nothing that could leave a folder
 _SHOWN = 10
 
@@ -111,7 +112,7 @@ def _judge(source: Path, lines: list[tuple[int, dict[str, str]]]) -> list[SlideR
         faults += [f"line {number}, column {column!r}: {value!r}: {expected}" for column, value, expected in wrong]
         if not faults:
             rows.append(_row(cells, root))
-    faults += list(_patients_in_two_splits(rows))
+    faults += list(_patients_in_two_splits(lines))
     if faults:
         more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
         raise BadInput("\n".join([f"{source}: {len(faults)} thing(s) to mend", *faults[:_SHOWN], *more]))
@@ -169,11 +170,12 @@ def _row(cells: dict[str, str], root: Path) -> SlideRow:
     return SlideRow(**known)
 
 
-def _patients_in_two_splits(rows: list[SlideRow]) -> Iterator[str]:
+def _patients_in_two_splits(lines: list[tuple[int, dict[str, str]]]) -> Iterator[str]:
     splits: dict[str, set[str]] = {}
-    for row in rows:
-        if row.split:
-            splits.setdefault(row.patient, set()).add(row.split)
+    for _, cells in lines:
+        patient = cells.get("patient") or cells.get("slide", "")
+        if cells.get("split") in SPLITS:
+            splits.setdefault(patient, set()).add(cells["split"])
     for patient, found in sorted(splits.items()):
         if len(found) > 1:
             yield f"patient {patient!r} is in {' and '.join(sorted(found))}: a patient belongs to one split"

@@ -49,6 +49,11 @@ class PlanSettings:
         for name in ("chunk_tiles", "num_shards", "chunks_per_shard"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        for name in ("group_slides", "tiles_per_slide"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 (all) or more")
+        if any(not weight >= 0 for weight in self.weights.values()):
+            raise ValueError(f"weights={self.weights}: expected 0 or more")
         if self.weights and self.balance_by == "tile":
             raise ValueError("weights without balance_by: say whose weights they are, e.g. balance_by=site")
 

@@ -62,5 +62,11 @@ def load_known_faults(path: Path) -> dict[int, int]:
     if not path.exists():
         return {}
     numbers = {fault.__name__: number for number, fault in enumerate(TILE_FAULTS) if fault}
-    lines = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-    return {line["position"]: numbers[line["reason"]] for line in lines}
+    found = {}
+    for text in path.read_text().splitlines():
+        try:
+            line = json.loads(text)
+            found[line["position"]] = numbers[line["reason"]]
+        except (ValueError, KeyError, TypeError):
+            continue  # a line torn by a crash: its position is decided anew
+    return found

@@ -27,6 +27,22 @@ def local_path(path: str) -> str:
     return str(StagedFiles.of_node().fetch(path))
 
 
+def stamp_of(path: str) -> list | None:
+    """What changes when a file changes (size and time or tag), without fetching it; None if it cannot be asked."""
+    try:
+        if "://" not in path:
+            found = os.stat(path)
+            return [found.st_size, found.st_mtime_ns]
+        system, name = fsspec.core.url_to_fs(path)
+        about = system.info(name)
+    except Exception:  # whatever an object store's client raises: fetching will say what is wrong
+        return None
+    return [
+        about.get("size"),
+        *(str(about[key]) for key in ("ETag", "etag", "mtime", "LastModified", "updated") if key in about),
+    ]
+
+
 class StagedFiles:
     """At most `max_bytes` of fetched files in `folder`; safe for several processes."""
 

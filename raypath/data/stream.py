@@ -40,6 +40,13 @@ class StreamSettings:
     prefetch_blocks: int = setting(2, identity=False)
     """Blocks that wait ready for a rank."""
 
+    def __post_init__(self):
+        if self.segment_windows < 1 or self.prefetch_blocks < 1 or not self.read_cpus > 0:
+            raise ValueError(
+                f"segment_windows={self.segment_windows}, prefetch_blocks={self.prefetch_blocks}, read_cpus={self.read_cpus}:"
+                " expected 1 or more, 1 or more, and above 0"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamSpec:

@@ -13,6 +13,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from raypath.errors import BadInput
+
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
 
@@ -86,6 +88,15 @@ def build_encoder(settings: EncoderSettings, *, seed: int) -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(settings)
+
+
+def check_architecture(settings: EncoderSettings) -> None:
+    """Raise BadInput, at no cost, unless timm can build the encoder (it is built without memory)."""
+    try:
+        with torch.device("meta"):
+            Encoder(settings)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise BadInput(f"encoder: {error}") from None
 
 
 def _build_trunk(settings: EncoderSettings) -> nn.Module:

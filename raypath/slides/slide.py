@@ -1,6 +1,6 @@
 """One slide on disk: its size, its um per px, and the pixels of any square of it.
 
-`read` takes the finest level that is not coarser than the target, cuts the square, and resizes it with antialiasing, so a
+`read` takes the coarsest level that is still as fine as the target, cuts the square, and resizes it with antialiasing, so a
 tile at 0.5 um per px from a 0.25 slide has the frequencies of a 0.5 scan and no more. The one decision: a square is snapped
 to whole pixels of the level it is read from (left = round(x_l0 / downsample), side = round(extent_l0 / downsample)). This
 moves it by at most half a pixel of that level, and in return a tile has the same pixels whether it is read alone or in a

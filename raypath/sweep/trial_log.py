@@ -6,6 +6,7 @@ Which run belongs to which trial is kept in a file, so that a restored sweep goe
 """
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 from ray import tune
 
 from raypath.config import config_hash, from_dict, override, to_dict
+from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 from raypath.sweep.search import FAILURE
 from raypath.tracking import Tracker, open_tracking
+
+log = logging.getLogger(__name__)
 
 _HIDDEN = (
     "time_",
@@ -64,34 +68,43 @@ class TrialLog(tune.Callback):
     def on_trial_start(self, iteration, trials, trial, **info) -> None:
         """Create the child run, or go on with the one of before."""
         runs, config = self._runs(), self._config_of(trial)
-        runs[trial.trial_id] = self.tracker.start_run(
-            trial_name(trial.config),
-            parent=self.parent,
-            tags=self.tags | {"raypath.trial": trial.trial_id, "config_hash": config_hash(config)},
-            params=to_dict(config),
-            resume=runs.get(trial.trial_id),
-        )
+        try:
+            runs[trial.trial_id] = self.tracker.start_run(
+                trial_name(trial.config),
+                parent=self.parent,
+                tags=self.tags | {"raypath.trial": trial.trial_id, "config_hash": config_hash(config)},
+                params=to_dict(config),
+                resume=runs.get(trial.trial_id),
+            )
+        except BadInput as error:  # an error here would end the whole sweep
+            log.warning("trial %s is not recorded: %s", trial.trial_id, error)
+            return
         draft = self.known.with_suffix(".draft")
         draft.write_text(json.dumps(runs))
         draft.replace(self.known)
 
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
         """Log one epoch, or why there are no more of them."""
+        run_id = self._runs().get(trial.trial_id)
+        if run_id is None:
+            return
         if FAILURE in result:
             reasons = {"raypath.error": result[FAILURE][:500], "raypath.traceback": result["traceback"]}
-            self.tracker.set_tags(self._runs()[trial.trial_id], reasons)
+            self.tracker.set_tags(run_id, reasons)
             return
         numbers = {k: v for k, v in result.items() if isinstance(v, int | float) and not k.startswith(_HIDDEN)}
         numbers = {k: float(v) for k, v in numbers.items() if not isinstance(v, bool) and math.isfinite(v)}
         numbers.pop("training_iteration", None)
-        self.tracker.log_metrics(self._runs()[trial.trial_id], numbers, step=int(result.get("epoch", 0)))
+        self.tracker.log_metrics(run_id, numbers, step=int(result.get("epoch", 0)))
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
         """Close the run: finished, stopped early, or failed."""
         result, num_epochs = trial.last_result or {}, self._config_of(trial).protocol.epochs
-        epoch, run_id = result.get("epoch", 0), self._runs()[trial.trial_id]
+        epoch, run_id = result.get("epoch", 0), self._runs().get(trial.trial_id)
         self.num_ended += 1
         self.show(f"  trial {self.num_ended}: {trial_name(trial.config)}  {_outcome(result, num_epochs)}")
+        if run_id is None:
+            return
         if FAILURE in result:
             self.tracker.end_run(run_id, "FAILED")
             return
@@ -101,19 +114,23 @@ class TrialLog(tune.Callback):
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:
         """Close the run of a trial whose workers were lost too often, with the reason."""
-        run_id = self._runs()[trial.trial_id]
+        run_id = self._runs().get(trial.trial_id)
+        if run_id is None:
+            return
         reason = Path(trial.error_file).read_text().strip().splitlines()[-1] if trial.error_file else "unknown"
         self.tracker.set_tags(run_id, {"raypath.error": reason[:500]})
         self.tracker.end_run(run_id, "FAILED")
 
     def mark_winner(self, trial_id: str) -> None:
         """Tag the run of the trial that was chosen."""
-        self.tracker.set_tags(self._runs()[trial_id], {"raypath.winner": "true"})
+        run_id = self._runs().get(trial_id)
+        if run_id is not None:
+            self.tracker.set_tags(run_id, {"raypath.winner": "true"})
 
     def end_open_runs(self) -> None:
         """Close what is still open when a sweep ends in whatever way: trials that were cut off, or that a crash forgot."""
         for run_id in self._runs().values():
-            if self.tracker.client.get_run(run_id).info.status == "RUNNING":
+            if self.tracker.is_running(run_id):
                 self.tracker.end_run(run_id, "KILLED")
 
     def _config_of(self, trial) -> TransferConfig:

@@ -32,6 +32,11 @@ class LoopSettings:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: autocast on GPU (weights stay float32); on CPU always float32."""
 
+    def __post_init__(self):
+        for name in ("num_steps", "global_batch", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+
 
 @dataclass
 class TrainState:
@@ -102,15 +107,17 @@ def fit(
         state.step += 1
         state.digest = (state.digest + rows) % 2**64
 
-        # Report
-        metrics = {name: value.item() for name, value in losses.items()}
+        # Report: means over ranks, in one message with the question whether any of them wants to stop.
+        own = {name: value.item() for name, value in losses.items()}
+        own |= {"waited_s": waited_s, "stop": float(should_stop())}
+        metrics = _mean_over_ranks(own, device)
+        stopping = metrics.pop("stop") > 0
         step_s = time.perf_counter() - started
-        metrics |= {"lr": lr, "grad_norm": grad_norm, "step_s": step_s, "waiting_share": waited_s / step_s}
-        metrics["tiles_per_s"] = loop.global_batch / step_s
+        metrics |= {"lr": lr, "grad_norm": grad_norm, "step_s": step_s}
+        metrics |= {"waiting_share": metrics.pop("waited_s") / step_s, "tiles_per_s": loop.global_batch / step_s}
         report(state.step, metrics)
 
         # Checkpoint
-        stopping = _any_rank(should_stop(), device)
         if stopping or state.step % loop.checkpoint_every == 0 or state.step == loop.num_steps:
             state.digest = _sum_on_first_rank(state.digest)
             save(state)
@@ -140,13 +147,13 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
     return ((seed * 1_000_003 + step) * 65_537 + rank) % 2**63  # torch takes 64 bits
 
 
-def _any_rank(flag: bool, device: torch.device) -> bool:
-    """True on every rank when it is true on one: all leave the loop at the same step."""
+def _mean_over_ranks(values: dict[str, float], device: torch.device) -> dict[str, float]:
+    """The means over ranks, the same on every rank; all name the same values."""
     if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return flag
-    flags = torch.tensor([flag], dtype=torch.int32, device=device)
-    dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-    return bool(flags.item())
+        return values
+    means = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(means)
+    return dict(zip(values, (means / dist.get_world_size()).tolist()))
 
 
 def _sum_on_first_rank(digest: int) -> int:

@@ -32,6 +32,13 @@ class OptimSettings:
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0: not clipped."""
 
+    def __post_init__(self):
+        if not self.lr > 0:
+            raise ValueError(f"lr={self.lr}: expected above 0")
+        for name in ("lr_base_batch", "weight_decay", "momentum", "warmup_steps", "final_lr_share", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+
 
 def peak_lr(settings: OptimSettings, global_batch: int) -> float:
     """The learning rate at the top, scaled to the batch. (Whole-number division here trained the first paper's code at 0.)"""

@@ -26,14 +26,13 @@ from raypath.training.worker import PlanDataConfig, train_worker
 def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
     """Train to the end, from wherever the run stands; returns the path of the final `encoder.safetensors`.
 
-    Ray must be initialised. Raises BadInput before anything starts if the cluster or the numbers do not allow it, Diverged,
+    Ray must be initialised; a run that was stopped is made ready with `run.forget_outcome()`. Raises BadInput before anything starts if the cluster or the numbers do not allow it, Diverged,
     TooManyQuarantined or Preempted as the workers found it, and what Ray Train raises once `max_failures` are spent.
     """
     index = Index(Path(config.index))
     check_config(config, index)
     check_same_index(run, index)
     refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
-    run.forget_outcome()
     job = {"config": to_dict(config), "run": str(run.path), "index_hash": index.hash}
     resources = {"CPU": config.workers.cpus_per_worker} | ({"GPU": 1} if config.workers.use_gpu else {})
     trainer = ray.train.torch.TorchTrainer(

@@ -15,6 +15,9 @@ from raypath.training.failures import read_failures
 _SHOWN = {"loss", "step_s", "waiting_share", "tiles_per_s"}
 
 
+_OVERDUE_S = 30.0
+
+
 class ProgressLines:
     """Calls `show(line)` every `every_s` while steps come in; a context manager."""
 
@@ -48,12 +51,20 @@ class ProgressLines:
             )
         lines = self._new_lines()
         if not lines:
-            if self._first_step is None:
-                self.show(f"starting workers ({time.monotonic() - self._started_s:.0f} s)")
+            self._show_waiting()
             return
+        self._last_s = time.monotonic()
         if self._first_step is None:
-            self._first_step, self._first_s = lines[0]["step"], time.monotonic()
+            self._first_step = lines[0]["step"]
         self.show(progress_line(lines, self.num_steps))
+
+    def _show_waiting(self) -> None:
+        """Say that nothing happens: while workers start, and when a step is long overdue."""
+        now = time.monotonic()
+        if self._first_step is None:
+            self.show(f"starting workers ({now - self._started_s:.0f} s)")
+        elif now - self._last_s > _OVERDUE_S:
+            self.show(f"no step for {now - self._last_s:.0f} s: waiting for workers or data")
 
     def _new_lines(self) -> list[dict]:
         if not self.metrics.exists():

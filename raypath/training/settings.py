@@ -14,7 +14,7 @@ from raypath.data.plan import Plan, PlanSettings
 from raypath.data.stream import StreamSettings
 from raypath.data.views import ViewSettings
 from raypath.errors import BadInput
-from raypath.models import EncoderSettings
+from raypath.models import EncoderSettings, check_architecture
 from raypath.objectives import ObjectiveSettings, SimCLRSettings
 from raypath.training.loop import LoopSettings
 from raypath.training.optim import OptimSettings
@@ -34,6 +34,14 @@ class WorkerSettings:
     keep_checkpoints: int = setting(2, identity=False)
     max_bad_tiles: float = setting(0.01, identity=False)
     """Largest share of tiles that may be unreadable before the run stops (exit 3)."""
+
+    def __post_init__(self):
+        for name in ("num_workers", "torch_threads", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        for name in ("cpus_per_worker", "max_failures", "max_bad_tiles"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,4 +93,5 @@ def check_config(config: PretrainConfig, index: Index) -> None:
             f"encoder.mpp={config.encoder.mpp}, but the tiles of {index.folder} have {index.spec.mpp} um per px: leave"
             " encoder.mpp out (it is taken from the index) or use an index made at that mpp"
         )
+    check_architecture(config.encoder)
     make_plan(config, index).check_world(config.workers.num_workers, config.loop.global_batch)

@@ -37,7 +37,7 @@ from raypath.training.optim import build_optimizer
 from raypath.training.settings import PretrainConfig, make_plan
 
 _NOTICE_EVERY = 10  # steps between looks at Ray's preemption notice, which is a barrier of some ms
-_FINAL = (Diverged, Preempted, TooManyQuarantined)  # trying again would not help
+_FINAL = (Diverged, Preempted)  # raised on every rank at the same step; trying again would not help
 
 
 class PlanDataConfig(ray.train.DataConfig):
@@ -112,6 +112,9 @@ def train_worker(job: dict[str, Any]) -> None:
             save=Saver(config, run, index, rank, state),
             should_stop=Watch(run, rank).should_stop,
         )
+    except TooManyQuarantined as error:
+        run.end_with(error)
+        raise  # the other ranks wait in a collective: Ray has to end the group; its next one sees the outcome and returns
     except _FINAL as error:
         run.end_with(error)
     finally:

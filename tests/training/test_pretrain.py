@@ -6,6 +6,7 @@ processes with a Ray of their own, and are killed by the pids they own.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from raypath.data.index import Index
 from raypath.data.plan import PlanSettings
 from raypath.data.stream import StreamSettings
 from raypath.data.views import ViewSettings
-from raypath.errors import BadInput
+from raypath.errors import BadInput, TooManyQuarantined
 from raypath.hashing import file_sha256
 from raypath.models import EncoderSettings
 from raypath.objectives import SimCLRSettings
@@ -32,7 +33,7 @@ from raypath.training.pretrain import pretrain
 from raypath.training.settings import PretrainConfig, WorkerSettings, make_plan
 
 ROOT = Path(__file__).parents[2]
-NUM_STEPS, BATCH = 40, 24
+NUM_STEPS, BATCH = 60, 24
 
 pytestmark = pytest.mark.ray
 
@@ -74,9 +75,9 @@ def test_an_undisturbed_run_consumes_the_plan_and_logs_every_step(config, undist
     assert sum(losses[-8:]) < sum(losses[:8])
 
 
-def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, undisturbed, tmp_path):
+def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, undisturbed, tmp_path, started):
     """kill -9 of rank 1 in the middle of an epoch, then of the driver and all its processes; then resume."""
-    first = Started(config, tmp_path)
+    first = started(config, tmp_path)
     first.wait_for_step(11)
     os.kill(first.worker_pid(), signal.SIGKILL)
     first.wait_for_failure()
@@ -99,17 +100,20 @@ def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, und
     assert "lost rank" in first.output()
 
 
-def test_sigterm_writes_a_checkpoint_and_exits_75_and_the_run_goes_on(config, undisturbed, ray_instance, tmp_path):
-    started = Started(config, tmp_path)
-    started.wait_for_step(10)
-    os.killpg(started.process.pid, signal.SIGTERM)  # the whole group, as Slurm, systemd and `timeout` do
-    assert started.process.wait(timeout=120) == 75, started.output()
-    run = started.run()
+def test_sigterm_writes_a_checkpoint_and_exits_75_and_the_run_goes_on(
+    config, undisturbed, ray_instance, tmp_path, started
+):
+    first = started(config, tmp_path)
+    first.wait_for_step(10)
+    os.killpg(first.process.pid, signal.SIGTERM)  # the whole group, as Slurm, systemd and `timeout` do
+    assert first.process.wait(timeout=120) == 75, first.output()
+    run = first.run()
     step = end_of(run)["step"]
     assert 10 <= step < NUM_STEPS
-    assert f"resume={run.path}" in started.output()
+    assert f"resume={run.path}" in first.output()
     assert mlflow_status(run) == "KILLED"
 
+    run.forget_outcome()
     pretrain(run.config(PretrainConfig), run)  # here; as a person does it, above
     assert end_of(run) == end_of(undisturbed)
     assert encoder_hash(run) == encoder_hash(undisturbed)
@@ -140,6 +144,51 @@ def test_train_workers_that_would_starve_the_reading_are_refused_before_anything
     greedy = replace(config, workers=replace(config.workers, cpus_per_worker=2.0))
     with pytest.raises(BadInput, match="take 4 of the cluster's 4; reading tiles needs 0.5 more"):
         pretrain(greedy, RunFolder.create(tmp_path, "run", greedy))
+
+
+@pytest.fixture
+def started():
+    """Starts runs, and leaves none of their processes behind."""
+    runs = []
+
+    def start(config: PretrainConfig, folder: Path) -> Started:
+        runs.append(Started(config, folder))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        if run.process.poll() is None:
+            run.kill_all()
+
+
+def test_too_many_unreadable_tiles_end_the_run_with_their_number_instead_of_a_hang(config, ray_instance, tmp_path):
+    """One rank notices first while the other waits in a collective: the run has to end all the same."""
+    index = broken_copy(Path(config.index), tmp_path)
+    big = replace(
+        config, index=str(index), loop=replace(config.loop, global_batch=240, num_steps=30, checkpoint_every=30)
+    )
+    run = RunFolder.create(tmp_path, "run", big)
+    began = time.monotonic()
+    with pytest.raises(TooManyQuarantined, match="tiles could not be read, more than max_bad_tiles=1.00%"):
+        pretrain(big, run)
+    assert time.monotonic() - began < 300  # the collective itself would wait 1,800 s
+    reasons = {json.loads(line)["reason"] for line in run.quarantine.read_text().splitlines()}
+    assert reasons == {"SlideChanged"}
+
+
+def broken_copy(index: Path, folder: Path) -> Path:
+    """A copy of an index whose first train slide is no longer the one that was indexed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    copy = folder / "index"
+    shutil.copytree(index, copy)
+    table = pq.read_table(copy / "index.parquet")
+    sizes = table["size_bytes"].to_pylist()
+    sizes[table["split"].to_pylist().index("train")] += 1
+    table = table.set_column(table.schema.get_field_index("size_bytes"), "size_bytes", pa.array(sizes, pa.int64()))
+    pq.write_table(table, copy / "index.parquet", row_group_size=64)
+    return copy
 
 
 class Started:
