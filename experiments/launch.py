@@ -108,17 +108,19 @@ def start_tracking() -> Tracker:
 
 
 @contextmanager
-def stopping_on_sigterm(folder: RunFolder):
-    """While inside, SIGTERM asks the run to checkpoint at its next step and stop; a second one ends the process at once."""
+def stopping_on_signals(folder: RunFolder):
+    """While inside, SIGTERM or Ctrl-C asks the run to checkpoint at its next step and stop; a second one ends all at once."""
 
     def stop(signum, frame) -> None:
         if folder.stop.exists():
             os._exit(128 + signum)
         folder.stop.touch()
-        say(f"SIGTERM: a checkpoint at the next step, then exit {EXIT_PREEMPTED}; go on with resume={folder.path}")
+        name = signal.Signals(signum).name
+        say(f"{name}: a checkpoint at the next step, then exit {EXIT_PREEMPTED}; go on with resume={folder.path}")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -12,7 +12,7 @@ from raypath.run_folder import runs_root
 from raypath.slides import TileSpec
 from raypath.slides.phantom import write_phantoms
 
-NUM_SLIDES, SIZE_PX = 44, 1152  # about 9,500 tiles of 30 patients, written in 20 s on two cores
+NUM_SLIDES, SIZE_PX = 44, 1152  # about 9,000 tiles of 30 patients, written in 20 s on two cores
 TILES = TileSpec(extent_px=64, mpp=0.5, stride_px=64, min_tissue=0.5)
 
 

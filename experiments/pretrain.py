@@ -136,7 +136,7 @@ def pretrain_run(
     try:
         run.forget_outcome()  # before the handler: a signal from now on must not be forgotten
         with (
-            launch.stopping_on_sigterm(run),
+            launch.stopping_on_signals(run),
             ProgressLines(run, config.loop.num_steps, say),
         ):
             encoder = pretrain(config, run)

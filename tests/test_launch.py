@@ -98,13 +98,14 @@ def test_an_error_of_ours_keeps_its_traceback():
         launch.run(experiment)
 
 
-def test_sigterm_asks_the_run_to_stop_and_the_old_answer_comes_back(tmp_path, capsys):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_the_run_to_stop_and_the_old_answer_comes_back(signum, tmp_path, capsys):
     run = RunFolder.create(tmp_path, "run", PretrainConfig())
-    before = signal.getsignal(signal.SIGTERM)
-    with launch.stopping_on_sigterm(run):
-        os.kill(os.getpid(), signal.SIGTERM)
+    before = signal.getsignal(signum)
+    with launch.stopping_on_signals(run):
+        os.kill(os.getpid(), signum)
         assert run.stop.exists()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signum) is before
     assert f"exit 75; go on with resume={run.path}" in capsys.readouterr().out
 
 

@@ -7,6 +7,7 @@ cluster on which nothing happens (Ray Data gets no CPU when the Train workers ha
 import math
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ray
@@ -26,8 +27,9 @@ from raypath.training.worker import PlanDataConfig, train_worker
 def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
     """Train to the end, from wherever the run stands; returns the path of the final `encoder.safetensors`.
 
-    Ray must be initialised; a run that was stopped is made ready with `run.forget_outcome()`. Raises BadInput before anything starts if the cluster or the numbers do not allow it, Diverged,
-    TooManyQuarantined or Preempted as the workers found it, and what Ray Train raises once `max_failures` are spent.
+    Ray must be initialised; a run that was stopped is made ready with `run.forget_outcome()`. Raises BadInput before anything
+    starts if the cluster or the numbers do not allow it, Diverged, TooManyQuarantined or Preempted as the workers found it, and
+    RaypathError once `max_failures` are spent.
     """
     index = Index(Path(config.index))
     check_config(config, index)
@@ -51,7 +53,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
         dataset_config=PlanDataConfig(job),
     )
     try:
-        trainer.fit()
+        _fit(trainer, run)
     except ray.train.TrainingFailedError as error:
         run.raise_outcome()
         last = str(error).strip().splitlines()[-1]
@@ -64,6 +66,17 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
     if final is None or read_step(final) != config.loop.num_steps:
         raise RaypathError(f"{run.path}: training ended without a valid checkpoint of step {config.loop.num_steps}")
     return final / ENCODER
+
+
+def _fit(trainer: ray.train.torch.TorchTrainer, run: RunFolder) -> None:
+    """Fit in a thread of its own: in the main one Ray Train takes Ctrl-C for itself, aborts without a checkpoint, and keeps it."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        fitted = pool.submit(trainer.fit)
+        try:
+            fitted.result()
+        except KeyboardInterrupt:
+            run.stop.touch()  # leaving the block waits for the checkpoint
+            raise
 
 
 def check_same_index(run: RunFolder, index: Index) -> None:

@@ -73,6 +73,7 @@ def test_an_undisturbed_run_consumes_the_plan_and_logs_every_step(config, undist
     assert all(logged <= line["metrics"].keys() for line in lines)
     losses = [line["metrics"]["loss"] for line in lines]
     assert sum(losses[-8:]) < sum(losses[:8])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Ray Train would have kept Ctrl-C
 
 
 def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, undisturbed, tmp_path, started):
