@@ -18,7 +18,7 @@ from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING
 
 from raypath.config import config_hash, differences, override, to_dict
-from raypath.data.index import Index
+from raypath.data.joined_index import load_index, split_folders
 from raypath.data.preview import contact_sheet
 from raypath.data.view_sheet import view_sheet
 from raypath.errors import BadInput, Preempted
@@ -69,13 +69,13 @@ def with_index(config: PretrainConfig) -> PretrainConfig:
 
 
 def with_absolute_index(config: PretrainConfig) -> PretrainConfig:
-    """The index by a path that means the same in every process."""
-    return replace(config, index=str(Path(config.index).absolute()))
+    """The index by paths that mean the same in every process."""
+    return replace(config, index=",".join(str(Path(folder).absolute()) for folder in split_folders(config.index)))
 
 
 def check_before(config: PretrainConfig) -> None:
     """Raise what cannot work while there is no run yet."""
-    check_config(config, Index(Path(config.index)))
+    check_config(config, load_index(config.index))
     refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
 
 
@@ -101,7 +101,7 @@ def pretrain_run(
     config: PretrainConfig, run: RunFolder, tracker: Tracker, *, parent: str | None = None, study: str | None = None
 ) -> Path:
     """Train, with progress on the screen and metrics in MLflow; returns the path of the encoder's weights."""
-    index = Index(Path(config.index))
+    index = load_index(config.index)
     known = run.read("run.json")
     tags = {
         "study": study,
@@ -117,16 +117,13 @@ def pretrain_run(
     )
     run.write("run.json", known | {"mlflow_run_id": run_id, "mlflow_uri": tracker.place})
     if not known:
-        tracker.log_dataset(
-            run_id,
-            index.folder / "manifest.csv",
-            name=f"{index.folder.parent.name}/{index.folder.name}",
-            digest=index.hash,
-            context="train",
-        )
+        for number, part in enumerate(index.parts):
+            name, manifest = f"{part.folder.parent.name}/{part.folder.name}", part.folder / "manifest.csv"
+            tracker.log_dataset(run_id, manifest, name=name, digest=part.hash, context="train")
+            sheet = contact_sheet(part, num_tiles=48, seed=config.seed)
+            tracker.log_picture(run_id, sheet, f"tiles-{number}.png" if number else "tiles.png")
         tracker.log_artifact(run_id, run.path / "config.json")
         plan = make_plan(config, index)
-        tracker.log_picture(run_id, contact_sheet(index, num_tiles=48, seed=config.seed), "tiles.png")
         tracker.log_picture(run_id, view_sheet(index, plan, config.views, seed=config.seed), "views.png")
     say(f"run {run.path}  (MLflow: {tracker.place})")
 

@@ -79,8 +79,34 @@ class Index:
     def __len__(self) -> int:
         return len(self.num_tiles)
 
+    @property
+    def parts(self) -> list["Index"]:
+        """Itself; a `JoinedIndex` has several."""
+        return [self]
+
+    @property
+    def extent_px(self) -> int:
+        """Side length of all its tiles in pixels."""
+        return self.spec.extent_px
+
+    @property
+    def mpp_range(self) -> tuple[float, float]:
+        """The finest and the coarsest um per px of its tiles: one scale."""
+        return self.spec.mpp, self.spec.mpp
+
+    @property
+    def slide_numbers(self) -> np.ndarray:
+        """[S] Which slide each row is of."""
+        return np.arange(len(self))
+
+    def spec_of(self, slide: int) -> TileSpec:
+        """The specification of the tiles of a row: the same for all."""
+        return self.spec
+
     def column(self, name: str) -> np.ndarray:
-        """A per-slide column, [S]; text and missing values as objects."""
+        """A per-slide column, [S]; text and missing values as objects. `tile_mpp` is the scale of the tiles, as text."""
+        if name == "tile_mpp":
+            return np.full(len(self), f"{self.spec.mpp:g}", dtype=object)
         return self.slides[name].to_numpy()
 
     def _row(self, slide: int) -> dict:
@@ -115,18 +141,6 @@ class Index:
 
     def _read_group(self, group: int) -> pa.Table:
         return self._file.read_row_group(group, columns=list(_PER_TILE))
-
-
-@lru_cache(maxsize=4)
-def open_index(folder: str, content_hash: str) -> Index:
-    """An index, opened once per process; for tasks, which are handed a path and a hash instead of a gigabyte.
-
-    Raises BadInput if the folder now holds another index.
-    """
-    index = Index(Path(folder))
-    if index.hash != content_hash:
-        raise BadInput(f"{folder}: the index changed while it was in use ({content_hash[:12]} -> {index.hash[:12]})")
-    return index
 
 
 class IndexHash:

@@ -99,7 +99,9 @@ def _same_extent(parts: list[Index]) -> int:
     extents = [part.spec.extent_px for part in parts]
     if len(set(extents)) > 1:
         there = ", ".join(f"{part.folder}: {part.spec.extent_px} px" for part in parts)
-        raise BadInput(f"tiles of one pretraining need one extent in pixels; {there}: make the indexes with one --extent-px")
+        raise BadInput(
+            f"tiles of one pretraining need one extent in pixels; {there}: make the indexes with one --extent-px"
+        )
     return extents[0]
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from raypath.data.index import Index
+from raypath.data.joined_index import AnyIndex
 from raypath.data.plan import Plan
 from raypath.data.reading import WindowReader
 from raypath.data.views import Views, ViewSettings
 
 
 def local_batches(
-    index: Index, plan: Plan, views: ViewSettings, *, seed: int, batch: int, start: int = 0
+    index: AnyIndex, plan: Plan, views: ViewSettings, *, seed: int, batch: int, start: int = 0
 ) -> Iterator[dict[str, torch.Tensor]]:
     """The global batches of `plan` from position `start` on, without end: `views` with `position`, `slide`, `tile`, `fault`."""
     reader, make_views = WindowReader(index, plan, {}), Views(views, seed)

@@ -40,8 +40,8 @@ class PlanSettings:
     """G: slides whose tiles are mixed together, so that a small cache of remote slides suffices; 0: all of them."""
     tiles_per_slide: int = 0
     """At most so many tiles of a slide in an epoch (first paper: 500), other ones in the next; 0: all of them."""
-    balance_by: Literal["tile", "slide", "patient", "site", "label"] = "tile"
-    """What gets equal shares of an epoch; `tile` leaves every slide its own size."""
+    balance_by: Literal["tile", "slide", "patient", "site", "label", "tile_mpp"] = "tile"
+    """What gets equal shares of an epoch; `tile` leaves every slide its own size, `tile_mpp` is the scale of the tiles."""
     weights: dict[str, float] = field(default_factory=dict)
     """Share of each value of `balance_by` relative to the others (default 1; 0 leaves it out)."""
 
@@ -80,7 +80,8 @@ class Plan:
     """The order in which the tiles of an index are consumed.
 
     `tile_counts` [S] says how many kept tiles each slide has; `values` [S] holds each slide's value of `balance_by`
-    (None for `tile`). Raises BadInput where an epoch would be empty or a weight names an unknown value.
+    (None for `tile`), `slide_numbers` [S] the slide of each where a slide has tiles of several scales (None: each its own): they
+    stay in one group. Raises BadInput where an epoch would be empty or a weight names an unknown value.
     """
 
     def __init__(
@@ -90,8 +91,11 @@ class Plan:
         *,
         seed: int,
         values: Sequence[str] | None = None,
+        slide_numbers: Sequence[int] | np.ndarray | None = None,
     ):
         self.tile_counts = np.asarray(tile_counts, dtype=np.int64)
+        own = np.arange(len(self.tile_counts))
+        self.slide_numbers = own if slide_numbers is None else np.asarray(slide_numbers, dtype=np.int64)
         self.settings = settings
         self.seed = seed
         self.slot_counts = slots_per_slide(self.tile_counts, settings, values)
@@ -180,13 +184,15 @@ class Plan:
         return Sizes(num_slots, num_slots // self.settings.chunk_tiles, short_start, short_slots, tail_start)
 
     def _epoch(self, number: int) -> Epoch:
-        slides = np.arange(len(self.slot_counts))
-        group_slides = self.settings.group_slides or len(slides)
-        if group_slides < len(slides):
-            order = permute(slides, len(slides), derive_key(self.seed, _SLIDES, number))
-            slides = np.argsort(order, kind="stable")
+        slides, num_slides = np.arange(len(self.slot_counts)), int(self.slide_numbers.max()) + 1
+        group_slides, edges = self.settings.group_slides or num_slides, np.array([0, len(slides)])
+        if group_slides < num_slides:
+            places = permute(np.arange(num_slides), num_slides, derive_key(self.seed, _SLIDES, number))[
+                self.slide_numbers
+            ]
+            slides = np.argsort(places, kind="stable")
+            edges = np.append(np.searchsorted(places[slides], np.arange(0, num_slides, group_slides)), len(slides))
         slot_starts = np.concatenate([[0], np.cumsum(self.slot_counts[slides])])
-        edges = np.append(np.arange(0, len(slides), group_slides), len(slides))
         return Epoch(slides, slot_starts, np.unique(slot_starts[edges]))
 
     def _groups(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:

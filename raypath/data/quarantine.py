@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raypath.data.index import Index
+from raypath.data.joined_index import AnyIndex
 from raypath.errors import TILE_FAULTS, TooManyQuarantined
 
 _AT_LEAST = 1_000  # tiles seen before a share means anything
@@ -19,7 +19,7 @@ _AT_LEAST = 1_000  # tiles seen before a share means anything
 class TileQuarantine:
     """Writes the faults of one rank's rows to the run's `quarantine.jsonl` and stops a run that loses too many."""
 
-    def __init__(self, path: Path, index: Index, max_share: float):
+    def __init__(self, path: Path, index: AnyIndex, max_share: float):
         self.path = path
         self.index = index
         self.max_share = max_share

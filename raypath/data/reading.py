@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from raypath.data.index import Index
+from raypath.data.joined_index import AnyIndex
 from raypath.data.plan import Plan
 from raypath.data.staging import local_path
 from raypath.errors import TILE_FAULTS, BadInput, SlideError
@@ -23,7 +23,7 @@ _OPEN_SLIDES = 64  # handles per process, 6 ms each to open
 class WindowReader:
     """Reads tiles of one index in the order of one plan. `known_faults` maps a position to the number of its fault."""
 
-    def __init__(self, index: Index, plan: Plan, known_faults: Mapping[int, int]):
+    def __init__(self, index: AnyIndex, plan: Plan, known_faults: Mapping[int, int]):
         self.index = index
         self.plan = plan
         self.known_faults = known_faults
@@ -35,7 +35,7 @@ class WindowReader:
         `slide` and `tile` are the plan's own also where another tile was put in its place (fault above 0).
         """
         slides, tiles = self.plan.samples(positions)
-        extent_px = self.index.spec.extent_px
+        extent_px = self.index.extent_px
         images = np.empty((len(positions), extent_px, extent_px, 3), np.uint8)
         faults = np.array([self.known_faults.get(p, 0) for p in positions.tolist()], np.int8)
         for slide in np.unique(slides[faults == 0]).tolist():
@@ -63,7 +63,7 @@ class WindowReader:
                         yield np.array([one]), 0, TILE_FAULTS.index(type(error))
 
     def _pixels(self, slide: int, x_l0: np.ndarray, y_l0: np.ndarray) -> np.ndarray:
-        row, spec = self.index.row(slide), self.index.spec
+        row, spec = self.index.row(slide), self.index.spec_of(slide)
         path = local_path(row["path"])
         mtime_ns = row["mtime_ns"] if path == row["path"] else None  # a staged copy has its own
         extent_l0 = self.index.grid(slide).extent_l0
@@ -77,9 +77,10 @@ class WindowReader:
                 return self._pixels(int(slide), x_l0, y_l0)[0]
             except SlideError:
                 continue
+        again = " and ".join(f"raypath index {part.folder / 'manifest.csv'}" for part in self.index.parts)
         raise BadInput(
             f"{self.index.folder}: {_NUM_SUBSTITUTES} tiles in a row cannot be read, nothing can stand at position"
-            f" {position}; are the slides still where they were? run: raypath index {self.index.folder / 'manifest.csv'}"
+            f" {position}; are the slides still where they were? run: {again}"
         )
 
 

@@ -20,7 +20,7 @@ from ray.data.block import BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from raypath.config import setting
-from raypath.data.index import open_index
+from raypath.data.joined_index import open_index
 from raypath.data.plan import Plan
 from raypath.data.reading import WindowReader
 from raypath.data.views import Views, ViewSettings
@@ -52,7 +52,7 @@ class StreamSettings:
 class StreamSpec:
     """Everything a reading task needs to know; small, and the same for all ranks."""
 
-    index_folder: str
+    index_folders: str
     index_hash: str
     plan: Plan
     views: ViewSettings
@@ -136,10 +136,10 @@ def read_blocks(spec: StreamSpec, rank: int, first: int, last: int) -> Iterator:
     """What a task yields: the blocks of one rank's positions in one window."""
     positions = np.arange(first, last, dtype=np.int64)
     positions = positions[positions % spec.world_size == rank]
-    index = open_index(spec.index_folder, spec.index_hash)
+    index = open_index(spec.index_folders, spec.index_hash)
     rows = WindowReader(index, spec.plan, spec.known_faults).read(positions)
     views = Views(spec.views, spec.seed) if spec.views.where == "cpu" else None
-    num_rows = _block_rows(spec.views, index.spec.extent_px)
+    num_rows = _block_rows(spec.views, index.extent_px)
     for start in range(0, len(positions), num_rows):
         block = {name: values[start : start + num_rows] for name, values in rows.items()}
         if views is not None:

@@ -7,7 +7,7 @@ learned from.
 import numpy as np
 from PIL import Image
 
-from raypath.data.index import Index
+from raypath.data.joined_index import AnyIndex
 from raypath.data.plan import Plan
 from raypath.data.reading import WindowReader
 from raypath.data.views import Views, ViewSettings
@@ -16,7 +16,7 @@ _GAP_PX = 4
 
 
 def view_sheet(
-    index: Index, plan: Plan, settings: ViewSettings, *, seed: int, num_tiles: int = 12, num_draws: int = 3
+    index: AnyIndex, plan: Plan, settings: ViewSettings, *, seed: int, num_tiles: int = 12, num_draws: int = 3
 ) -> Image.Image:
     """One column per tile: the tile on top, then `num_draws` draws of its views, as training would see them in later epochs."""
     spread = np.linspace(0, plan.epoch_length - 1, num_tiles).astype(np.int64)

@@ -29,7 +29,9 @@ class EncoderSettings:
     input_px: int = 224
     """Extent of the tiles it is trained on."""
     mpp: float | None = None
-    """um per px of those tiles; None: not known."""
+    """um per px of those tiles, the finest where they have several; None: not known."""
+    mpp_max: float | None = None
+    """The coarsest um per px of those tiles."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet, as timm.data.IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # ImageNet, as timm.data.IMAGENET_DEFAULT_STD
 

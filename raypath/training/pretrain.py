@@ -15,7 +15,7 @@ import ray.train
 import ray.train.torch
 
 from raypath.config import to_dict
-from raypath.data.index import Index
+from raypath.data.joined_index import AnyIndex, load_index
 from raypath.errors import BadInput, RaypathError
 from raypath.run_folder import RunFolder
 from raypath.training.checkpoint import ENCODER, newest_valid, read_step
@@ -31,7 +31,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
     starts if the cluster or the numbers do not allow it, Diverged, TooManyQuarantined or Preempted as the workers found it, and
     RaypathError once `max_failures` are spent.
     """
-    index = Index(Path(config.index))
+    index = load_index(config.index)
     check_config(config, index)
     check_same_index(run, index)
     refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
@@ -79,7 +79,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer, run: RunFolder) -> None:
             raise
 
 
-def check_same_index(run: RunFolder, index: Index) -> None:
+def check_same_index(run: RunFolder, index: AnyIndex) -> None:
     """Raise BadInput if the run was started on an index with other tiles; remember the hash of a new run."""
     known = run.read("run.json")
     if known.get("index_hash", index.hash) != index.hash:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raypath.config import setting
-from raypath.data.index import Index
+from raypath.data.joined_index import AnyIndex
 from raypath.data.plan import Plan, PlanSettings
 from raypath.data.stream import StreamSettings
 from raypath.data.views import ViewSettings
@@ -50,7 +50,7 @@ class PretrainConfig:
 
     name: str = setting("pretrain", identity=False)
     index: str = setting("", identity=False)
-    """Folder of the index; what it holds enters the lineage by its hash."""
+    """Folder of the index, or several with a comma (tiles of several scales); what they hold enters the lineage by a hash."""
     splits: tuple[str, ...] = ("train",)
     """Slides to train on; a slide without a split always counts."""
     seed: int = 0
@@ -64,7 +64,7 @@ class PretrainConfig:
     workers: WorkerSettings = field(default_factory=WorkerSettings)
 
 
-def make_plan(config: PretrainConfig, index: Index) -> Plan:
+def make_plan(config: PretrainConfig, index: AnyIndex) -> Plan:
     """The plan over the slides that the config trains on; raises BadInput if they have no tiles."""
     splits = index.column("split").tolist()
     counts = index.num_tiles * np.array([split is None or split in config.splits for split in splits])
@@ -75,10 +75,10 @@ def make_plan(config: PretrainConfig, index: Index) -> Plan:
         )
     column = config.plan.balance_by
     values = None if column == "tile" else [value or "(none)" for value in index.column(column).tolist()]
-    return Plan(counts, config.plan, seed=config.seed, values=values)
+    return Plan(counts, config.plan, seed=config.seed, values=values, slide_numbers=index.slide_numbers)
 
 
-def check_config(config: PretrainConfig, index: Index) -> None:
+def check_config(config: PretrainConfig, index: AnyIndex) -> None:
     """Raise BadInput, before anything is started, for numbers that do not go together."""
     if config.views.num_views != config.objective.num_views:
         raise BadInput(
@@ -88,10 +88,11 @@ def check_config(config: PretrainConfig, index: Index) -> None:
         raise BadInput(
             f"views.extent_px={config.views.extent_px} and encoder.input_px={config.encoder.input_px}: expected the same number"
         )
-    if config.encoder.mpp is not None and abs(config.encoder.mpp / index.spec.mpp - 1) > 1e-6:
+    given, found = (config.encoder.mpp, config.encoder.mpp_max), index.mpp_range
+    if any(one is not None and abs(one / other - 1) > 1e-6 for one, other in zip(given, found)):
         raise BadInput(
-            f"encoder.mpp={config.encoder.mpp}, but the tiles of {index.folder} have {index.spec.mpp} um per px: leave"
-            " encoder.mpp out (it is taken from the index) or use an index made at that mpp"
+            f"encoder.mpp={given[0]}, encoder.mpp_max={given[1]}, but the tiles of {index.folder} have {found[0]:g} to"
+            f" {found[1]:g} um per px: leave both out (they are taken from the index) or use an index made at that mpp"
         )
     check_architecture(config.encoder)
     make_plan(config, index).check_world(config.workers.num_workers, config.loop.global_batch)

@@ -22,7 +22,7 @@ import torch
 from raypath import __version__
 from raypath.config import config_hash, from_dict, to_dict
 from raypath.data.batches import OutOfOrder, batch_digest, rank_batches, same_slide_share
-from raypath.data.index import Index, open_index
+from raypath.data.joined_index import AnyIndex, open_index
 from raypath.data.quarantine import TileQuarantine, load_known_faults
 from raypath.data.stream import StreamSpec, blocks_of, rank_dataset
 from raypath.data.views_torch import make_views
@@ -54,18 +54,18 @@ class PlanDataConfig(ray.train.DataConfig):
         return [{"train": rank_dataset(spec, rank).iterator()} for rank in range(world_size)]
 
 
-def unpack(job: dict[str, Any]) -> tuple[PretrainConfig, RunFolder, Index]:
+def unpack(job: dict[str, Any]) -> tuple[PretrainConfig, RunFolder, AnyIndex]:
     """Config, run and index of a job, which travels as plain values."""
     config = from_dict(PretrainConfig, job["config"])
     return config, RunFolder(Path(job["run"])), open_index(config.index, job["index_hash"])
 
 
-def stream_spec(config: PretrainConfig, run: RunFolder, index: Index, world_size: int) -> StreamSpec:
+def stream_spec(config: PretrainConfig, run: RunFolder, index: AnyIndex, world_size: int) -> StreamSpec:
     """What remains to be read: from the newest valid checkpoint to the last step."""
     checkpoint = newest_valid(run.checkpoints)
     batch = config.loop.global_batch
     return StreamSpec(
-        index_folder=config.index,
+        index_folders=config.index,
         index_hash=index.hash,
         plan=make_plan(config, index),
         views=config.views,
@@ -122,9 +122,12 @@ def train_worker(job: dict[str, Any]) -> None:
             spool.close()
 
 
-def restored_state(config: PretrainConfig, run: RunFolder, index: Index, device: torch.device, rank: int) -> TrainState:
+def restored_state(
+    config: PretrainConfig, run: RunFolder, index: AnyIndex, device: torch.device, rank: int
+) -> TrainState:
     """Objective and optimiser, built from the config and filled from the newest valid checkpoint."""
-    settings = replace(config.encoder, mpp=index.spec.mpp)
+    mpp, mpp_max = index.mpp_range
+    settings = replace(config.encoder, mpp=mpp, mpp_max=mpp_max)
     encoder = build_encoder(settings, seed=config.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -172,7 +175,7 @@ class RankRows:
 class Saver:
     """Rank 0 proves that no tile was lost or seen twice, and writes the checkpoint; all ranks tell Ray Train of it."""
 
-    def __init__(self, config: PretrainConfig, run: RunFolder, index: Index, rank: int, state: TrainState):
+    def __init__(self, config: PretrainConfig, run: RunFolder, index: AnyIndex, rank: int, state: TrainState):
         self.config, self.run, self.rank = config, run, rank
         self.plan = make_plan(config, index)
         self.step, self.digest = state.step, state.digest

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from raypath.data.index import Index, IndexHash, open_index
+from raypath.data.index import Index, IndexHash
 from raypath.data.indexing import index_slide, make_index
+from raypath.data.joined_index import open_index
 from raypath.data.manifest import SlideRow, read_manifest
 from raypath.errors import BadInput
 from raypath.slides import Slide, TileGrid, TileSpec, tissue_fractions, tissue_mask

@@ -18,7 +18,7 @@ VIEWS, BATCH, START = ViewSettings(extent_px=32), 16, 16
 def test_local_batches_hold_the_bytes_of_the_stream(phantom_index):
     plan = Plan(phantom_index.num_tiles, PlanSettings(chunk_tiles=4, num_shards=6, chunks_per_shard=2), seed=3)
     spec = StreamSpec(
-        index_folder=str(phantom_index.folder),
+        index_folders=str(phantom_index.folder),
         index_hash=phantom_index.hash,
         plan=plan,
         views=VIEWS,

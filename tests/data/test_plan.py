@@ -107,12 +107,25 @@ def test_groups_let_a_cache_of_a_fifth_of_the_slides_fetch_each_about_once():
     assert fetches(mixed, capacity=num_slides // 5) > 3 * num_slides  # so the check above can fail
 
 
-def fetches(plan, capacity):
+def test_a_slide_with_tiles_of_two_scales_is_still_fetched_once():
+    num_slides = 60
+    counts = np.random.default_rng(2).integers(500, 2000, 2 * num_slides)
+    numbers, grouped = np.tile(np.arange(num_slides), 2), PlanSettings(group_slides=num_slides // 10)
+    together, apart = Plan(counts, grouped, seed=4, slide_numbers=numbers), Plan(counts, grouped, seed=4)
+    capacity = num_slides // 5
+    assert fetches(together, capacity, numbers) <= 1.1 * num_slides
+    assert fetches(apart, capacity, numbers) > 1.5 * num_slides
+    rows = consumed(together, 0, together.epoch_length)
+    assert sorted(rows) == [(s, t) for s, n in enumerate(counts.tolist()) for t in range(n)]
+
+
+def fetches(plan, capacity, numbers=None):
     """Slides brought from remote storage in one epoch by a least-recently-used cache, two windows read at a time."""
     cache, count = {}, 0
     windows = list(itertools.takewhile(lambda span: span[0] < plan.epoch_length, plan.windows(0)))
     for pair in itertools.pairwise(windows):  # every window also beside the next: two tasks at work at once
         slides = np.concatenate([plan.samples(np.arange(first, last))[0] for first, last in pair])
+        slides = slides if numbers is None else numbers[slides]
         for slide in np.unique(slides).tolist():
             count += slide not in cache
             cache.pop(slide, None)

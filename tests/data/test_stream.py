@@ -16,7 +16,7 @@ VIEWS = ViewSettings(extent_px=32)
 
 def spec_of(index, *, world_size, start, stop, where="cpu", segment_windows=3):
     return StreamSpec(
-        index_folder=str(index.folder),
+        index_folders=str(index.folder),
         index_hash=index.hash,
         plan=Plan(index.num_tiles, SETTINGS, seed=1),
         views=ViewSettings(extent_px=32, where=where),
@@ -32,7 +32,7 @@ def spec_of(index, *, world_size, start, stop, where="cpu", segment_windows=3):
 def test_segments_cover_the_run_once_without_walking_it_again(start, stop):
     plan = Plan([300, 250], SETTINGS, seed=0)
     spec = StreamSpec(
-        index_folder="", index_hash="", plan=plan, views=VIEWS, seed=0, world_size=1, start=start, stop=stop,
+        index_folders="", index_hash="", plan=plan, views=VIEWS, seed=0, world_size=1, start=start, stop=stop,
         stream=StreamSettings(segment_windows=3),
     )  # fmt: skip
     segments = Segments(spec)

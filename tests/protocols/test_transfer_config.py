@@ -12,10 +12,14 @@ from tests.protocols import small
 
 
 def test_another_kind_starts_from_its_own_defaults():
-    config = override(TransferConfig(), ["protocol.lr=0.5", "protocol.kind=probe", "benchmark.kind=phantoms"])
+    tuned = override(TransferConfig(), ["protocol.lr=0.5"])
+    config = override(tuned, ["protocol.kind=probe", "benchmark.kind=phantoms"])
     assert config.protocol == ProbeSettings()
     assert config.benchmark == PhantomsSettings()
-    assert override(config, ["protocol.kind=finetune", "protocol.lr=0.1"]).protocol == FinetuneSettings(lr=0.1)
+    for either_order in (["protocol.kind=finetune", "protocol.lr=0.1"], ["protocol.lr=0.1", "protocol.kind=finetune"]):
+        assert override(config, either_order).protocol == FinetuneSettings(lr=0.1)
+    with pytest.raises(BadInput, match="protocol.lr: there is no setting 'lr' here"):
+        override(tuned, ["protocol.lr=0.1", "protocol.kind=probe"])
 
 
 def test_a_search_space_comes_from_the_command_line_as_json():
