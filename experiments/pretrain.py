@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import launch
-import ray
 from launch import say
 from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING
@@ -27,9 +26,10 @@ from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
 from raypath.training.checkpoint import newest_valid, read_step
-from raypath.training.pretrain import pretrain, refuse_starvation
+from raypath.training.pretrain import pretrain
 from raypath.training.progress import ProgressLines
 from raypath.training.settings import PretrainConfig, check_config, make_plan
+from raypath.training.starvation import nodes_of_cluster, refuse_starvation
 
 
 def main(arguments: list[str]) -> None:
@@ -76,7 +76,7 @@ def with_absolute_index(config: PretrainConfig) -> PretrainConfig:
 def check_before(config: PretrainConfig) -> None:
     """Raise what cannot work while there is no run yet."""
     check_config(config, load_index(config.index))
-    refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
+    refuse_starvation(config.workers, config.stream.read_cpus, nodes_of_cluster())
 
 
 def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:

@@ -65,6 +65,7 @@ def open_tracking(uri: str | None, experiment: str, num_nodes: int = 1) -> "Trac
     """
     for name, value in CLIENT_LIMITS.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "creating initial tables" is nobody's news
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
     scheme = urlsplit(uri).scheme.split("+")[0]
     if scheme in ("", "file") and uri != "databricks":

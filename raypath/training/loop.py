@@ -60,18 +60,19 @@ def fit(
     digest_of: Callable[[dict[str, Tensor]], int],
     report: Callable[[int, dict[str, float]], None],
     save: Callable[[TrainState], None],
-    should_stop: Callable[[], bool],
+    should_stop: Callable[[float], bool],
 ) -> TrainState:
     """Train from `state.step` to `loop.num_steps`, in place.
 
     `batches` yields this rank's share of each global batch; `report(step, metrics)` is called on every rank after every step;
-    `save(state)` on every rank at checkpoints, with the digest of all ranks added up; `should_stop()` on every rank after
-    every step. Raises Diverged when loss or gradient is not finite (the step is not applied, nothing is saved), Preempted
-    after the checkpoint that a stop asked for.
+    `save(state)` on every rank at checkpoints, with the digest of all ranks added up; `should_stop(step_s)` on every rank after
+    every step, with the duration of the one before, the same on all ranks. Raises Diverged when loss or gradient is not finite
+    (the step is not applied, nothing is saved), Preempted after the checkpoint that a stop asked for.
     """
     model = _distributed(state.objective, device)
     model.train()
     peak = peak_lr(optim, loop.global_batch)
+    step_s = 0.0
     while state.step < loop.num_steps:
         started = time.perf_counter()
 
@@ -109,11 +110,10 @@ def fit(
 
         # Report: means over ranks, in one message with the question whether any of them wants to stop.
         own = {name: value.item() for name, value in losses.items()}
-        own |= {"waited_s": waited_s, "stop": float(should_stop())}
+        own |= {"waited_s": waited_s, "stop": float(should_stop(step_s)), "step_s": time.perf_counter() - started}
         metrics = _mean_over_ranks(own, device)
-        stopping = metrics.pop("stop") > 0
-        step_s = time.perf_counter() - started
-        metrics |= {"lr": lr, "grad_norm": grad_norm, "step_s": step_s}
+        stopping, step_s = metrics.pop("stop") > 0, metrics["step_s"]
+        metrics |= {"lr": lr, "grad_norm": grad_norm}
         metrics |= {"waiting_share": metrics.pop("waited_s") / step_s, "tiles_per_s": loop.global_batch / step_s}
         report(state.step, metrics)
 

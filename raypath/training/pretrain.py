@@ -4,9 +4,7 @@ One decision: whatever cannot work is refused before anything starts, with the n
 cluster on which nothing happens (Ray Data gets no CPU when the Train workers have them all, and waits without a word).
 """
 
-import math
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +18,8 @@ from raypath.errors import BadInput, RaypathError
 from raypath.run_folder import RunFolder
 from raypath.training.checkpoint import ENCODER, newest_valid, read_step
 from raypath.training.failures import FAILURES, FailureLog, read_failures
-from raypath.training.settings import PretrainConfig, WorkerSettings, check_config
+from raypath.training.settings import PretrainConfig, check_config
+from raypath.training.starvation import nodes_of_cluster, refuse_starvation
 from raypath.training.worker import PlanDataConfig, train_worker
 
 
@@ -34,7 +33,7 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
     index = load_index(config.index)
     check_config(config, index)
     check_same_index(run, index)
-    refuse_starvation(config.workers, config.stream.read_cpus, ray.cluster_resources())
+    refuse_starvation(config.workers, config.stream.read_cpus, nodes_of_cluster())
     job = {"config": to_dict(config), "run": str(run.path), "index_hash": index.hash}
     resources = {"CPU": config.workers.cpus_per_worker} | ({"GPU": 1} if config.workers.use_gpu else {})
     trainer = ray.train.torch.TorchTrainer(
@@ -88,21 +87,3 @@ def check_same_index(run: RunFolder, index: AnyIndex) -> None:
             " resume with the index of then, or start a new run"
         )
     run.write("run.json", known | {"index_hash": index.hash})
-
-
-def refuse_starvation(workers: WorkerSettings, read_cpus: float, cluster: Mapping[str, float]) -> None:
-    """Raise BadInput unless the cluster has room for all workers *and* for at least one reading task."""
-    cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
-    taken = workers.num_workers * workers.cpus_per_worker
-    if cpus - taken < read_cpus:
-        room = max(
-            0.0, math.floor(100 * (cpus - read_cpus) / workers.num_workers) / 100
-        )  # down: up would be refused again
-        raise BadInput(
-            f"{workers.num_workers} workers with {workers.cpus_per_worker:g} CPUs each take {taken:g} of the cluster's {cpus:g};"
-            f" reading tiles needs {read_cpus:g} more, and without it training would wait for ever: set"
-            f" workers.cpus_per_worker to at most {room:g}, or workers.num_workers or stream.read_cpus lower"
-        )
-    if workers.use_gpu and gpus < workers.num_workers:
-        remedy = f"workers.num_workers={gpus:g}" if gpus >= 1 else "workers.use_gpu=false"
-        raise BadInput(f"{workers.num_workers} workers want a GPU each, the cluster has {gpus:g}: set {remedy}")

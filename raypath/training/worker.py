@@ -36,7 +36,9 @@ from raypath.training.loop import TrainState, fit
 from raypath.training.optim import build_optimizer
 from raypath.training.settings import PretrainConfig, make_plan
 
-_NOTICE_EVERY = 10  # steps between looks at Ray's preemption notice, which is a barrier of some ms
+_NOTICE_EVERY_S = (
+    0.5  # between looks at Ray's preemption notice, each a barrier of some ms; longer steps look every time
+)
 _FINAL = (Diverged, Preempted)  # raised on every rank at the same step; trying again would not help
 
 
@@ -217,10 +219,16 @@ class Watch:
     """Asks whether the run should stop: a person or a scheduler (the file `stop`), or a node about to go away."""
 
     def __init__(self, run: RunFolder, rank: int):
-        self.run, self.rank, self.num_calls = run, rank, 0
+        self.run, self.rank, self.since_look_s = run, rank, 0.0
 
-    def should_stop(self) -> bool:
-        """True on at least one rank once the run is to stop; every rank has to ask after every step."""
-        self.num_calls += 1
-        is_leaving = self.num_calls % _NOTICE_EVERY == 0 and ray.train.get_preemption_info() is not None
-        return is_leaving or (self.rank == 0 and self.run.stop.exists())
+    def should_stop(self, step_s: float) -> bool:
+        """True on at least one rank once the run is to stop; every rank asks after every step.
+
+        `step_s` is how long the last step took, the same number on every rank: so they look at the notice together.
+        """
+        self.since_look_s += step_s
+        if self.since_look_s >= _NOTICE_EVERY_S:
+            self.since_look_s = 0.0
+            if ray.train.get_preemption_info() is not None:
+                return True
+        return self.rank == 0 and self.run.stop.exists()
