@@ -82,7 +82,7 @@ def open_tracking(uri: str | None, experiment: str, num_nodes: int = 1) -> "Trac
             return _open_sqlite(uri, experiment)
         return _open_experiment(uri, experiment, artifact_location=None)
     except MlflowException as error:
-        reason = str(error).splitlines()[0][:300]
+        reason = str(error).partition("\n")[0][:300]
         raise BadInput(
             f"tracking URI {redact_text(uri)}: MLflow does not open it ({redact_text(reason)}); {SERVER_REMEDY}"
         ) from error
@@ -159,7 +159,7 @@ class Tracker:
         try:
             return self._start_run(name, parent, tags or {}, params or {}, resume)
         except MlflowException as error:
-            reason = redact_text(str(error).splitlines()[0][:300])
+            reason = redact_text(str(error).partition("\n")[0][:300])
             raise BadInput(f"tracking URI {redact_text(self.uri)}: cannot start the run {name!r} ({reason})") from None
 
     def _start_run(self, name: str, parent: str | None, tags: Mapping, params: Mapping, resume: str | None) -> str:
@@ -291,7 +291,7 @@ def _surviving(what: str):
     try:
         yield
     except (MlflowException, OSError) as error:
-        log.warning("MLflow: %s not recorded: %s", what, redact_text(str(error).splitlines()[0][:200]))
+        log.warning("MLflow: %s not recorded: %s", what, redact_text(str(error).partition("\n")[0][:200]))
 
 
 def git_tags(folder: Path) -> dict[str, str]:

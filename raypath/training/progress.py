@@ -13,8 +13,6 @@ from raypath.run_folder import RunFolder
 from raypath.training.failures import read_failures
 
 _SHOWN = {"loss", "step_s", "waiting_share", "tiles_per_s"}
-
-
 _OVERDUE_S = 30.0
 
 
