@@ -47,8 +47,9 @@ def join_or_start(say: Callable[[str], None]) -> None:
     try:
         ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0][:200]
         raise BadInput(
-            f"RAY_ADDRESS={address}: Ray cannot join it ({str(error).partition("\n")[0][:200]}); expected HOST:PORT of a running"
+            f"RAY_ADDRESS={address}: Ray cannot join it ({reason}); expected HOST:PORT of a running"
             " head, or leave it unset (a dashboard's http:// address is for `ray job submit --address`)"
         ) from None
 
