@@ -38,10 +38,11 @@ def main(arguments: list[str]) -> None:
 
 def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = False) -> None:
     """One transfer as one MLflow run; raises BadInput before anything is trained if the test is wanted and used up."""
+    who = encoder_id(config.encoder, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark = config.benchmark.load(config.seed)
-    launch.start_ray()
     if opens_test and not reopen:
-        check_unopened(benchmark, encoder_id(config.encoder, seed=config.seed), ledger=runs_root() / LEDGER)
+        check_unopened(benchmark, who, ledger=runs_root() / LEDGER)
+    launch.start_ray()
     run = RunFolder.create(runs_root(), f"{config.protocol.kind}-{benchmark.name}", config)
     benchmark.write_split(run.path)
     tracker = launch.start_tracking()

@@ -43,6 +43,9 @@ def run(experiment: Callable[[list[str]], None]) -> None:
     except RaypathError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False)
         sys.exit(error.exit_code)
+    except OSError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False)
+        sys.exit(1)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)
@@ -97,8 +100,8 @@ def start_ray() -> None:
 
 
 def num_nodes() -> int:
-    """How many nodes of the cluster are alive."""
-    return sum(node["Alive"] for node in ray.nodes())
+    """How many nodes of the cluster are alive; 1 without a cluster."""
+    return sum(node["Alive"] for node in ray.nodes()) if ray.is_initialized() else 1
 
 
 def start_tracking() -> Tracker:
@@ -110,10 +113,12 @@ def start_tracking() -> Tracker:
 @contextmanager
 def stopping_on_signals(folder: RunFolder):
     """While inside, SIGTERM or Ctrl-C asks the run to checkpoint at its next step and stop; a second one ends all at once."""
+    asked: list[int] = []
 
     def stop(signum, frame) -> None:
-        if folder.stop.exists():
+        if asked:
             os._exit(128 + signum)
+        asked.append(signum)
         folder.stop.touch()
         name = signal.Signals(signum).name
         say(f"{name}: a checkpoint at the next step, then exit {EXIT_PREEMPTED}; go on with resume={folder.path}")

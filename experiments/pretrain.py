@@ -17,7 +17,7 @@ from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING
 
 from raypath.config import config_hash, differences, override, to_dict
-from raypath.data.joined_index import load_index, split_folders
+from raypath.data.joined_index import AnyIndex, load_index, split_folders
 from raypath.data.preview import contact_sheet
 from raypath.data.view_sheet import view_sheet
 from raypath.errors import BadInput, Preempted
@@ -25,10 +25,9 @@ from raypath.metric_spool import MetricSpool
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
-from raypath.training.checkpoint import newest_valid, read_step
-from raypath.training.pretrain import pretrain
+from raypath.training.pretrain import finished_encoder, pretrain
 from raypath.training.progress import ProgressLines
-from raypath.training.settings import PretrainConfig, check_config, make_plan
+from raypath.training.settings import PretrainConfig, check_config, data_hash, make_plan
 from raypath.training.starvation import nodes_of_cluster, refuse_starvation
 
 
@@ -45,10 +44,10 @@ def main(arguments: list[str]) -> None:
     if resume:
         run = RunFolder.open(resume)
         config = resumed_config(run, assignments)
-        if is_finished(run, config):
-            say(f"{run.path} is at step {config.loop.num_steps} of {config.loop.num_steps}: nothing to do")
-            return
-        launch.start_ray()
+        if finished_encoder(run, config):
+            say(f"{run.path} is at step {config.loop.num_steps} of {config.loop.num_steps}: nothing to train")
+        else:
+            launch.start_ray()
     else:
         config = launch.from_recipe(PRETRAINING, recipe, assignments)
         launch.start_ray()
@@ -91,12 +90,6 @@ def resumed_config(run: RunFolder, assignments: list[str]) -> PretrainConfig:
     return after
 
 
-def is_finished(run: RunFolder, config: PretrainConfig) -> bool:
-    """Whether the run has its last checkpoint."""
-    newest = newest_valid(run.checkpoints)
-    return newest is not None and read_step(newest) == config.loop.num_steps
-
-
 def pretrain_run(
     config: PretrainConfig, run: RunFolder, tracker: Tracker, *, parent: str | None = None, study: str | None = None
 ) -> Path:
@@ -109,34 +102,25 @@ def pretrain_run(
         "protocol": "pretrain",
         "seed": config.seed,
         "config_hash": config_hash(config),
-        "data_hash": index.hash,
+        "data_hash": data_hash(config, index),
         "raypath.folder": str(run.path),
     }
     run_id = tracker.start_run(
         run.id, parent=parent, tags=tags, params=to_dict(config), resume=known.get("mlflow_run_id")
     )
     run.write("run.json", known | {"mlflow_run_id": run_id, "mlflow_uri": tracker.place})
-    if not known:
-        for number, part in enumerate(index.parts):
-            name, manifest = f"{part.folder.parent.name}/{part.folder.name}", part.folder / "manifest.csv"
-            tracker.log_dataset(run_id, manifest, name=name, digest=part.hash, context="train")
-            sheet = contact_sheet(part, num_tiles=48, seed=config.seed)
-            tracker.log_picture(run_id, sheet, f"tiles-{number}.png" if number else "tiles.png")
-        tracker.log_artifact(run_id, run.path / "config.json")
-        plan = make_plan(config, index)
-        tracker.log_picture(run_id, view_sheet(index, plan, config.views, seed=config.seed), "views.png")
     say(f"run {run.path}  (MLflow: {tracker.place})")
 
     status = "FAILED"
     senders = [tracker.send_spool(run_id, path) for path in (run.metrics, run.path / "system.jsonl")]
     sampler = SystemSampler(MetricSpool(run.path / "system.jsonl"))
+    run.forget_outcome()  # before the handler: a signal from now on must not be forgotten
     try:
-        run.forget_outcome()  # before the handler: a signal from now on must not be forgotten
-        with (
-            launch.stopping_on_signals(run),
-            ProgressLines(run, config.loop.num_steps, say),
-        ):
-            encoder = pretrain(config, run)
+        with launch.stopping_on_signals(run):
+            if "mlflow_run_id" not in known:
+                record_data(config, run, index, tracker, run_id)
+            with ProgressLines(run, config.loop.num_steps, say):
+                encoder = pretrain(config, run)
         tracker.log_artifact(run_id, encoder, "encoder")
         tracker.log_picture(run_id, loss_figure(run.metrics), "loss.png")
         status = "FINISHED"
@@ -149,6 +133,18 @@ def pretrain_run(
             sender.close(timeout_s=20)
         tracker.end_run(run_id, status)
     return encoder
+
+
+def record_data(config: PretrainConfig, run: RunFolder, index: AnyIndex, tracker: Tracker, run_id: str) -> None:
+    """What the run is trained on, for MLflow: manifests, config, and pictures of tiles and views."""
+    for number, part in enumerate(index.parts):
+        name, manifest = f"{part.folder.parent.name}/{part.folder.name}", part.folder / "manifest.csv"
+        tracker.log_dataset(run_id, manifest, name=name, digest=part.hash, context="train")
+        sheet = contact_sheet(part, num_tiles=48, seed=config.seed)
+        tracker.log_picture(run_id, sheet, f"tiles-{number}.png" if number else "tiles.png")
+    tracker.log_artifact(run_id, run.path / "config.json")
+    views = view_sheet(index, make_plan(config, index), config.views, seed=config.seed)
+    tracker.log_picture(run_id, views, "views.png")
 
 
 if __name__ == "__main__":

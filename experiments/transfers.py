@@ -23,7 +23,7 @@ from raypath.protocols.transfer import TransferConfig, extent_of, training_sampl
 from raypath.run_folder import RunFolder
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
-from raypath.sweep import TrialLog, Winner, check_sweep, sweep, trial_name
+from raypath.sweep import TrialLog, Winner, check_sweep, num_trials, sweep, trial_name
 from raypath.tracking import Tracker
 
 LEDGER = "test_openings.jsonl"
@@ -176,7 +176,7 @@ def tune_trials(
 ):
     """A sweep, with every trial as a child run and a line for the person who waits."""
     config, metric = entrant.config, entrant.benchmark.primary
-    say(f"{entrant.label}: {config.sweep.num_trials} trials ({config.sweep.search}), selected on val by {metric}")
+    say(f"{entrant.label}: {num_trials(config.sweep)} trials ({config.sweep.search}), selected on val by {metric}")
     log = TrialLog(
         config, uri=tracker.uri, experiment=launch.PROJECT, parent=run_id, folder=folder, tags=entrant.tags, show=say
     )

@@ -42,8 +42,7 @@ def from_dict(config_type: type[Config], values: Mapping[str, Any]) -> Config:
     try:
         return TypeAdapter(config_type).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        lines = [f"{_location(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-        raise BadInput("\n".join(lines)) from None
+        raise BadInput("\n".join(_lines(error.errors()))) from None
 
 
 def override(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> Config:
@@ -157,5 +156,13 @@ def _member(config_type: Any, values: Mapping[str, Any]) -> Any:
     return None
 
 
+def _lines(errors: list[dict[str, Any]]) -> list[str]:
+    """A line for each error; where a value may be of several kinds, only what its own kind says, by the keys people type."""
+    others = {e["loc"][:-1] for e in errors if e["loc"][-1:] == ("kind",) and e["type"] == "literal_error"}
+    own = [e for e in errors if e["loc"][:-1] not in others] or errors
+    return [f"{_location(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in own]
+
+
 def _location(loc: tuple[Any, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "config"
+    keys = [str(part) for part in loc if not str(part).endswith("Settings")]  # the class that a union was tried with
+    return ".".join(keys) or "config"

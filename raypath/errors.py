@@ -58,6 +58,10 @@ class SlidePermission(SlideError):
     """The file may not be read by this user."""
 
 
+class SlideUnreadable(SlideError):
+    """The file system or the network does not give the file's bytes."""
+
+
 class SlideEmpty(SlideError):
     """The file has no bytes."""
 
@@ -107,4 +111,14 @@ class TileMissing(SlideError):
 
 
 # What can befall one tile of a sound slide; a block carries the index into this tuple (0: nothing).
-TILE_FAULTS = (None, TileCorrupt, TileMissing, SlideChanged, SlideMissing)
+TILE_FAULTS = (
+    None,
+    TileCorrupt,
+    TileMissing,
+    SlideChanged,
+    SlideMissing,
+    SlidePermission,
+    SlideUnsupported,
+    SlideEmpty,
+    SlideUnreadable,
+)

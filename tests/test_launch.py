@@ -102,6 +102,7 @@ def test_an_error_of_ours_keeps_its_traceback():
 def test_a_signal_asks_the_run_to_stop_and_the_old_answer_comes_back(signum, tmp_path, capsys):
     run = RunFolder.create(tmp_path, "run", PretrainConfig())
     before = signal.getsignal(signum)
+    run.stop.touch()  # by hand, before: the first signal is the first one all the same
     with launch.stopping_on_signals(run):
         os.kill(os.getpid(), signum)
         assert run.stop.exists()
@@ -131,6 +132,11 @@ def test_from_a_shell_bad_input_is_one_line_and_2_before_anything_starts(tmp_pat
         (["benchmark.path=x"], "encoder: which one"),
         (["encoder=colour", "benchmark.path=x"], "encoder=colour has nothing to fine-tune: set protocol.kind=probe"),
         (["encoder=x.safetensors", "test=yes"], "test=yes: expected test=true or test=false"),
+        (["encoder=random", "benchmark.path=x"], "encoder=random: say whose architecture"),
+        (["encoder=x", "protocol.lr=0"], "lr=0"),
+        (["encoder=x", "protocol.kind=probe", "protocol.num_c=0"], "num_c=0, max_iter=5000: expected 1 or more"),
+        (["encoder=x", "protocol.kind=probe", "protocol.lowest_c=0"], "expected 0 < lowest_c <= highest_c"),
+        (["encoder=x", "extent_px=-1"], "extent_px=-1: expected 0 or more"),
     ],
 )
 def test_a_fine_tuning_that_makes_no_sense_is_refused_before_ray_starts(arguments, message, monkeypatch):

@@ -19,7 +19,7 @@ from raypath.benchmarks import score
 from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, ProbeSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
-from raypath.sweep import TrialLog, check_sweep, sweep, trial_name
+from raypath.sweep import TrialLog, check_sweep, num_trials, sweep, trial_name
 from raypath.sweep.search import concurrency, param_space, selection
 from raypath.tracking import Tracker, open_tracking
 from tests.protocols import small
@@ -234,11 +234,25 @@ def config_with(space: dict, search: str = "optuna") -> TransferConfig:
         ({"protocol.lr": 1e-3}, "optuna", "sweep.space: protocol.lr: 0.001: expected a list"),
         ({"protocol.lr": {"log": [1e-4, 1e-2]}}, "grid", r"\{'log': .*: expected a list of values$"),
         ({"protocol.batch": {"uniform": [1, 9.5]}}, "optuna", "protocol.*batch"),
+        (
+            {"protocol.batch": {"uniform": [8, 64]}},
+            "optuna",
+            r"batch: .*valid integer, got 8\.0 \(whole numbers: give a list of choices\)$",
+        ),
+        ({"per_class_train": [5, 20]}, "optuna", "per_class_train: only settings of the protocol are searched"),
+        ({"encoder": ["a", "b"]}, "grid", "encoder: only settings of the protocol are searched"),
+        ({"protocol.kind": ["probe"]}, "grid", "protocol.kind: only settings of the protocol are searched"),
     ],
 )
 def test_a_space_that_is_none_is_refused_before_anything_starts(space, search, message):
     with pytest.raises(BadInput, match=message):
         param_space(config_with(space, search))
+
+
+def test_a_grid_has_one_trial_for_each_of_its_cells():
+    space = {"protocol.lr": [1e-3, 1e-2, 1e-1], "protocol.batch": [8, 16]}
+    assert num_trials(SweepSettings(search="grid", space=space)) == 6
+    assert num_trials(SweepSettings(search="optuna", space=space, num_trials=5)) == 5
 
 
 def test_a_space_becomes_tunes_and_keeps_its_values():

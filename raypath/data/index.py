@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         "split": pa.string(),
         "size_bytes": pa.int64(),
         "mtime_ns": pa.int64(),
+        "stamp": pa.string(),  # the version of a remote object; none for a local file
         "sha256": pa.string(),
         "vendor": pa.string(),
         "width_l0": pa.int64(),

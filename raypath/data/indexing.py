@@ -26,7 +26,7 @@ from raypath.data.index import SCHEMA, Index, IndexHash
 from raypath.data.manifest import SlideRow, write_manifest
 from raypath.data.quiet import quiet_ray_data
 from raypath.data.staging import local_path, stamp_of
-from raypath.errors import BadInput, SlideError, SlideUnsupported
+from raypath.errors import BadInput, SlideError, SlideUnreadable, SlideUnsupported
 from raypath.hashing import file_sha256
 from raypath.slides import Slide, TileGrid, TileSpec, check_slide, tissue_fractions, tissue_mask
 from raypath.slides.tissue import THUMBNAIL_MPP, TISSUE_VERSION
@@ -96,20 +96,24 @@ def index_slide(row: SlideRow, spec: TileSpec, parts: Path) -> Outcome:
     """Check one slide, find its tissue and its tiles, and write its part."""
     part = parts / f"{row.slide}.parquet"
     try:
-        key = _part_key(row, spec)
+        stamp = stamp_of(row.path)
+        key = json.dumps([TISSUE_VERSION, asdict(row), stamp, asdict(spec), SCHEMA.names])
         num_tiles = _unchanged(part, key)
         if num_tiles is not None:
             return Outcome(row.slide, row.path, num_tiles, is_unchanged=True)
-        return Outcome(row.slide, row.path, _write_part(row, local_path(row.path), spec, part, key))
+        return Outcome(row.slide, row.path, _write_part(row, stamp, spec, part, key))
     except SlideError as error:
         reason, message = type(error).__name__, str(error)
     except (OSError, ValueError, MemoryError) as error:  # sound by its child, and still not to be read here
-        reason, message = SlideUnsupported.__name__, f"{row.path}: {type(error).__name__}: {error}"
+        kind = SlideUnreadable if isinstance(error, OSError) else SlideUnsupported
+        reason, message = kind.__name__, f"{row.path}: {type(error).__name__}: {error}"
     part.unlink(missing_ok=True)
     return Outcome(row.slide, row.path, 0, reason, message)
 
 
-def _write_part(row: SlideRow, path: str, spec: TileSpec, part: Path, key: str) -> int:
+def _write_part(row: SlideRow, stamp: str | None, spec: TileSpec, part: Path, key: str) -> int:
+    """`key` is everything a part depends on: one with an equal key can be taken as it is."""
+    path = local_path(row.path, stamp)
     facts = check_slide(path, row.mpp)
     upsample = spec.require_fine(row.path, facts.mpp)
     with Slide.open(path, row.mpp) as slide:
@@ -121,6 +125,7 @@ def _write_part(row: SlideRow, path: str, spec: TileSpec, part: Path, key: str) 
         **{name: getattr(row, name) for name in ("slide", "path", "patient", "site", "label", "split")},
         "size_bytes": facts.size_bytes,
         "mtime_ns": facts.mtime_ns,
+        "stamp": stamp if "://" in row.path else None,
         "sha256": file_sha256(path),
         "vendor": facts.vendor,
         "width_l0": facts.size_l0[0],
@@ -137,11 +142,6 @@ def _write_part(row: SlideRow, path: str, spec: TileSpec, part: Path, key: str) 
     pq.write_table(table, draft)
     draft.rename(part)
     return len(cells)
-
-
-def _part_key(row: SlideRow, spec: TileSpec) -> str:
-    """Everything a part depends on; equal keys mean that the part can be taken as it is."""
-    return json.dumps([TISSUE_VERSION, asdict(row), stamp_of(row.path), asdict(spec), SCHEMA.names])
 
 
 def _unchanged(part: Path, key: str) -> int | None:

@@ -65,6 +65,8 @@ class JoinedIndex:
         return self.parts[part], slide - int(self._starts[part])
 
 
+_SAME = ("sha256", "patient", "split")  # what a slide that is in two indexes must have in common
+
 AnyIndex = Index | JoinedIndex
 
 
@@ -75,6 +77,8 @@ def load_index(folders: str) -> AnyIndex:
     (a batch has one), the same index twice, or one slide id for two files.
     """
     parts = [Index(Path(folder)) for folder in split_folders(folders)]
+    if not parts:
+        raise BadInput("index: which one? set index=DIR, made with: raypath index MANIFEST --out DIR")
     return parts[0] if len(parts) == 1 else JoinedIndex(parts)
 
 
@@ -107,18 +111,20 @@ def _same_extent(parts: list[Index]) -> int:
 
 def _slide_numbers(parts: list[Index]) -> np.ndarray:
     """[S] One number per slide, the same in every index it is in."""
-    seen: dict[str, tuple[int, str, Path]] = {}
+    seen: dict[str, tuple[int, tuple, Path]] = {}
     hashes = [part.hash for part in parts]
     twice = next((part.folder for part in parts if hashes.count(part.hash) > 1), None)
     if twice is not None:
         raise BadInput(f"index={twice}: the same index is named twice")
     numbers = []
     for part in parts:
-        for name, sha256 in zip(part.column("slide"), part.column("sha256")):
-            number, known, folder = seen.setdefault(name, (len(seen), sha256, part.folder))
-            if known != sha256:
-                raise BadInput(
-                    f"slide {name!r} is one file in {folder} and another in {part.folder}: give them different ids in the manifest"
-                )
+        for name, *own in zip(*(part.column(column) for column in ("slide", *_SAME))):
+            number, known, folder = seen.setdefault(name, (len(seen), tuple(own), part.folder))
+            for column, ours, theirs in zip(_SAME, known, own):
+                if ours != theirs:
+                    raise BadInput(
+                        f"slide {name!r}: {column} is {ours} in {folder} and {theirs} in {part.folder}: make the indexes from one"
+                        " manifest, and give different files different ids"
+                    )
             numbers.append(number)
     return np.array(numbers)

@@ -40,15 +40,19 @@ class SlideRow:
     mpp: float | None = None
 
 
+MANIFEST = "manifest.csv"
 COLUMNS = tuple(field.name for field in fields(SlideRow))
 
 
 def read_manifest(path: str | Path) -> list[SlideRow]:
     """The rows of a manifest or of a folder of slides, sorted by slide id.
 
+    A folder with a `manifest.csv` is what that says: without it splits and patients would be lost unseen.
     Raises BadInput (exit code 2) that lists the first ten wrong cells with line, column and value.
     """
     source = Path(path)
+    if (source / MANIFEST).is_file():
+        source = source / MANIFEST
     if source.is_dir():
         return _rows_of_folder(source)
     if not source.exists():

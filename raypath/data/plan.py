@@ -12,6 +12,7 @@ What fills no window is dealt in one shorter window (all but fewer than V tiles)
 Costs 2-3 us per position and O(slides) per epoch; the start of an epoch of 1e9 tiles is milliseconds.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -103,6 +104,12 @@ class Plan:
         if self.epoch_length == 0:
             raise BadInput("the index has 0 tiles to train on: see its quarantine.jsonl and the tissue fractions")
         self.epoch = lru_cache(maxsize=4)(self._epoch)
+
+    @property
+    def hash(self) -> str:
+        """sha256 over how many tiles and places each slide has: two equal plans of one seed have equal orders."""
+        parts = (self.tile_counts, self.slot_counts, self.slide_numbers)
+        return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()
 
     def __getstate__(self) -> dict:
         return {name: value for name, value in vars(self).items() if name != "epoch"}

@@ -132,7 +132,7 @@ def quarantine_page(records: list[dict]) -> Image.Image:
 
 def _lend(handles: SlideHandles, row: dict):
     """The open slide of an index row, if the file is still the one that was indexed."""
-    path = local_path(row["path"])
+    path = local_path(row["path"], row["stamp"])
     mtime_ns = row["mtime_ns"] if path == row["path"] else None  # a staged copy has its own
     return handles.lend(path, row["mpp"], size_bytes=row["size_bytes"], mtime_ns=mtime_ns)
 

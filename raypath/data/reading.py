@@ -13,7 +13,7 @@ import numpy as np
 from raypath.data.joined_index import AnyIndex
 from raypath.data.plan import Plan
 from raypath.data.staging import local_path
-from raypath.errors import TILE_FAULTS, BadInput, SlideError
+from raypath.errors import TILE_FAULTS, BadInput, SlideError, SlideUnreadable
 from raypath.slides import SlideHandles, regions
 
 _NUM_SUBSTITUTES = 32
@@ -64,11 +64,14 @@ class WindowReader:
 
     def _pixels(self, slide: int, x_l0: np.ndarray, y_l0: np.ndarray) -> np.ndarray:
         row, spec = self.index.row(slide), self.index.spec_of(slide)
-        path = local_path(row["path"])
+        path = local_path(row["path"], row["stamp"])
         mtime_ns = row["mtime_ns"] if path == row["path"] else None  # a staged copy has its own
         extent_l0 = self.index.grid(slide).extent_l0
-        with self.handles.lend(path, row["mpp"], size_bytes=row["size_bytes"], mtime_ns=mtime_ns) as opened:
-            return opened.read_chunk(x_l0, y_l0, extent_l0, spec.extent_px, max_upsample=spec.max_upsample)
+        try:
+            with self.handles.lend(path, row["mpp"], size_bytes=row["size_bytes"], mtime_ns=mtime_ns) as opened:
+                return opened.read_chunk(x_l0, y_l0, extent_l0, spec.extent_px, max_upsample=spec.max_upsample)
+        except OSError as error:
+            raise SlideUnreadable(f"{row['path']}: {error}") from None
 
     def _substitute(self, position: int) -> np.ndarray:
         for slide, tile in zip(*self.plan.substitutes(position, _NUM_SUBSTITUTES)):

@@ -10,6 +10,7 @@ RAYPATH_STAGING_GIB (default: 100).
 
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from contextlib import contextmanager
@@ -17,30 +18,33 @@ from pathlib import Path
 
 import fsspec
 
-from raypath.errors import SlideMissing
+from raypath.errors import SlideChanged, SlideMissing
+
+_VERSIONS = ("ETag", "etag", "mtime", "LastModified", "updated", "created")  # by what object stores tell versions apart
 
 
-def local_path(path: str) -> str:
-    """The path of a local file with the contents of `path`; raises SlideMissing if a URI cannot be fetched."""
+def local_path(path: str, stamp: str | None = None) -> str:
+    """The path of a local file with the contents of `path`, of the version that `stamp` names (None: any).
+
+    Raises SlideMissing if a URI cannot be fetched, SlideChanged if it is another version by now.
+    """
     if "://" not in path:
         return path
-    return str(StagedFiles.of_node().fetch(path))
+    return str(StagedFiles.of_node().fetch(path, stamp))
 
 
-def stamp_of(path: str) -> list | None:
+def stamp_of(path: str) -> str | None:
     """What changes when a file changes (size and time or tag), without fetching it; None if it cannot be asked."""
     try:
         if "://" not in path:
             found = os.stat(path)
-            return [found.st_size, found.st_mtime_ns]
+            return json.dumps([found.st_size, found.st_mtime_ns])
         system, name = fsspec.core.url_to_fs(path)
+        system.invalidate_cache()
         about = system.info(name)
     except Exception:  # whatever an object store's client raises: fetching will say what is wrong
         return None
-    return [
-        about.get("size"),
-        *(str(about[key]) for key in ("ETag", "etag", "mtime", "LastModified", "updated") if key in about),
-    ]
+    return json.dumps([about.get("size"), *(str(about[key]) for key in _VERSIONS if key in about)])
 
 
 class StagedFiles:
@@ -56,15 +60,17 @@ class StagedFiles:
         folder = os.environ.get("RAYPATH_STAGING") or Path(tempfile.gettempdir()) / "raypath-staging"
         return cls(Path(folder), int(float(os.environ.get("RAYPATH_STAGING_GIB", "100")) * 2**30))
 
-    def fetch(self, uri: str) -> Path:
-        """The local copy of `uri`; a copy that is there is only marked as used."""
-        name = hashlib.sha256(uri.encode()).hexdigest()[:24] + Path(uri).suffix
+    def fetch(self, uri: str, stamp: str | None = None) -> Path:
+        """The local copy of a version of `uri`; a copy that is there is only marked as used."""
+        name = hashlib.sha256(f"{uri} {stamp or ''}".encode()).hexdigest()[:24] + Path(uri).suffix
         target = self.folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked(name):
             if target.exists():
                 os.utime(target)
                 return target
+            if stamp is not None and stamp_of(uri) != stamp:
+                raise SlideChanged(f"{uri}: is no longer the object that was indexed; run raypath index again")
             self._copy(uri, target)
         self._make_room(keep=target)
         return target

@@ -41,6 +41,18 @@ class ViewSettings:
     where: Literal["cpu", "gpu"] = "cpu"
     """gpu: tiles travel whole and `views_torch` makes the views on the device (other random numbers, the same family)."""
 
+    def __post_init__(self):
+        if self.extent_px < 1 or self.num_views < 1:
+            raise ValueError(f"extent_px={self.extent_px}, num_views={self.num_views}: expected 1 or more")
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"min_scale={self.min_scale}: expected above 0 and at most 1")
+        for name in ("brightness", "contrast", "saturation", "hue", "jitter_p", "gray_p", "blur_p"):
+            high = 0.5 if name == "hue" else 1
+            if not 0 <= getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 to {high}")
+        if not 0 <= self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma={list(self.blur_sigma)}: expected [lowest, highest], 0 or more")
+
 
 class Views:
     """Makes the views of a block of tiles."""

@@ -15,7 +15,7 @@ from torch import nn
 from raypath.config import config_hash
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
-from raypath.models import ColourEncoder, build_encoder, load_encoder
+from raypath.models import ColourEncoder, EncoderSettings, build_encoder, load_encoder
 from raypath.training.checkpoint import ENCODER, newest_valid
 
 COLOUR, RANDOM = "colour", "random"
@@ -27,9 +27,7 @@ def open_encoder(source: str, *, seed: int) -> nn.Module:
         return ColourEncoder()
     kind, _, like = source.partition(":")
     if kind == RANDOM:
-        if not like:
-            raise BadInput("encoder=random: say whose architecture, e.g. random:runs/ID")
-        return build_encoder(load_encoder(encoder_file(like)).settings, seed=seed)
+        return build_encoder(_settings_of(like), seed=seed)
     return load_encoder(encoder_file(source))
 
 
@@ -52,10 +50,17 @@ def encoder_id(source: str, *, seed: int) -> str:
         return COLOUR
     kind, _, like = source.partition(":")
     if kind == RANDOM:
-        settings = load_encoder(encoder_file(like)).settings
+        settings = _settings_of(like)
         return f"random {settings.architecture} {config_hash(settings)[:12]} seed {seed}"
     path = encoder_file(source)
     return f"{short_name(source)} {file_sha256(path)[:12]}"
+
+
+def _settings_of(source: str) -> EncoderSettings:
+    """The architecture that random weights are to have."""
+    if not source:
+        raise BadInput("encoder=random: say whose architecture, e.g. encoder=random:runs/ID")
+    return load_encoder(encoder_file(source)).settings
 
 
 def input_px(encoder: nn.Module) -> int | None:

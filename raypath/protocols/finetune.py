@@ -47,8 +47,18 @@ class FinetuneSettings:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
+        for name in ("lr", "head_lr_scale"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
+        for name in ("weight_decay", "jitter"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout}: expected 0 or more and less than 1")
+        if not (0 <= self.warmup_share <= 1 and 0 < self.min_scale <= 1):
+            raise ValueError(
+                f"warmup_share={self.warmup_share}, min_scale={self.min_scale}: expected shares of at most 1"
+            )
 
 
 class Classifier(nn.Module):

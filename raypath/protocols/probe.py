@@ -33,6 +33,14 @@ class ProbeSettings:
     num_c: int = 11
     max_iter: int = 5_000
 
+    def __post_init__(self):
+        if not 0 < self.lowest_c <= self.highest_c:
+            raise ValueError(
+                f"lowest_c={self.lowest_c}, highest_c={self.highest_c}: expected 0 < lowest_c <= highest_c"
+            )
+        if self.num_c < 1 or self.max_iter < 1:
+            raise ValueError(f"num_c={self.num_c}, max_iter={self.max_iter}: expected 1 or more")
+
 
 @dataclass(frozen=True, eq=False)
 class Probe:

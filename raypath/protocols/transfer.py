@@ -24,11 +24,11 @@ class SweepSettings:
 
     search: Literal["optuna", "random", "grid"] = "optuna"
     num_trials: int = 8
-    """Trials (grid: repetitions of the grid)."""
+    """Trials; a grid has as many as it has cells."""
     space: dict[str, Any] = field(
         default_factory=lambda: {"protocol.lr": {"log": [1e-4, 1e-2]}, "protocol.weight_decay": {"log": [1e-5, 1e-1]}}
     )
-    """Dotted key -> a list of choices, or {"log": [low, high]} or {"uniform": [low, high]}."""
+    """`protocol.` key -> a list of choices, or {"log": [low, high]} or {"uniform": [low, high]}."""
     asha: bool = True
     """Stop the worse half of the trials early (never with grid: its cells are all wanted)."""
     grace_epochs: int = 5
@@ -51,6 +51,11 @@ class TransferConfig:
     """About so many labelled training samples per class; 0: all."""
     seed: int = 0
     sweep: SweepSettings = field(default_factory=SweepSettings)
+
+    def __post_init__(self):
+        for name in ("extent_px", "per_class_train"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
 
 
 def training_samples(config: TransferConfig, benchmark: Benchmark) -> tuple[Samples, Samples]:

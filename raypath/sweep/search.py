@@ -83,7 +83,7 @@ def sweep(
     """
     settings = config.sweep
     check_sweep(config)
-    space = param_space(config)
+    space, is_grid = param_space(config), settings.search == "grid"
     trial = tune.with_parameters(_trial, config=to_dict(config), train=train, val=val, metric=metric)
     trial = tune.with_resources(trial, {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial})
     home = str(folder / "tune")
@@ -96,7 +96,7 @@ def sweep(
             tune_config=tune.TuneConfig(
                 metric=SELECTION,
                 mode="max",
-                num_samples=settings.num_trials,
+                num_samples=1 if is_grid else settings.num_trials,
                 search_alg=_search(config, concurrency(settings, ray.cluster_resources())),
                 scheduler=_scheduler(config),
                 reuse_actors=True,
@@ -117,13 +117,17 @@ def sweep(
     if results is None:
         gc.collect()  # the actors of cut-off trials end with the last reference to them, and give back their CPUs
         raise Preempted(f"{folder}: interrupted; what is finished is kept: go on with resume=runs/ID")
-    num_cells = math.prod(map(len, settings.space.values())) if settings.search == "grid" else 1
-    num_wanted = settings.num_trials * num_cells
+    num_wanted = num_trials(settings)
     if len(results) < num_wanted:  # never choose among fewer than were asked for
         raise RaypathError(
             f"{folder}: Tune ended after {len(results)} of {num_wanted} trials; go on with resume=runs/ID"
         )
     return _winner(results, folder)
+
+
+def num_trials(settings: SweepSettings) -> int:
+    """How many trials a sweep has: a grid has one for each of its cells, since all trials share a seed."""
+    return math.prod(map(len, settings.space.values())) if settings.search == "grid" else settings.num_trials
 
 
 def check_sweep(config: TransferConfig) -> None:
@@ -145,9 +149,18 @@ def param_space(config: TransferConfig) -> dict[str, Any]:
     """The search space as Tune wants it; raises BadInput for a key that is no setting or a range that is none."""
     space = {}
     for key, spec in config.sweep.space.items():
+        if not key.startswith("protocol.") or key == "protocol.kind":
+            raise BadInput(
+                f"sweep.space: {key}: only settings of the protocol are searched, e.g. protocol.lr (data, encoder and seed are the"
+                " same in all trials of a comparison)"
+            )
         choices, domain = _domain(key, spec, is_grid=config.sweep.search == "grid")
         for value in choices:
-            override(config, {key: value})  # an unknown key or a wrong type is an error now, not in a trial
+            try:
+                override(config, {key: value})  # an unknown key or a wrong type is an error now, not in a trial
+            except BadInput as error:
+                remedy = " (whole numbers: give a list of choices)" if isinstance(spec, dict) else ""
+                raise BadInput(f"sweep.space: {error}{remedy}") from None
         space[key] = domain
     return space
 
@@ -171,9 +184,9 @@ def _domain(key: str, spec: Any, *, is_grid: bool) -> tuple[list[Any], Any]:
         case [_, *_]:
             return list(spec), tune.grid_search(list(spec)) if is_grid else tune.choice(list(spec))
         case {"log": [int() | float() as low, int() | float() as high]} if 0 < low < high and not is_grid:
-            return [low, high], tune.loguniform(low, high)
+            return [float(low), (low * high) ** 0.5], tune.loguniform(low, high)
         case {"uniform": [int() | float() as low, int() | float() as high]} if low < high and not is_grid:
-            return [low, high], tune.uniform(low, high)
+            return [float(low), (low + high) / 2], tune.uniform(low, high)
     expected = "a list of values" if is_grid else 'a list of values, {"log": [low, high]} or {"uniform": [low, high]}'
     raise BadInput(f"sweep.space: {key}: {spec!r}: expected {expected}")
 

@@ -58,13 +58,15 @@ def fit(
     seed: int,
     device: torch.device,
     digest_of: Callable[[dict[str, Tensor]], int],
+    observe: Callable[[], dict[str, float]],
     report: Callable[[int, dict[str, float]], None],
     save: Callable[[TrainState], None],
     should_stop: Callable[[float], bool],
 ) -> TrainState:
     """Train from `state.step` to `loop.num_steps`, in place.
 
-    `batches` yields this rank's share of each global batch; `report(step, metrics)` is called on every rank after every step;
+    `batches` yields this rank's share of each global batch; `observe()` gives this rank's numbers of the step beside the losses;
+    `report(step, metrics)` is called on every rank after every step, with the means over ranks;
     `save(state)` on every rank at checkpoints, with the digest of all ranks added up; `should_stop(step_s)` on every rank after
     every step, with the duration of the one before, the same on all ranks. Raises Diverged when loss or gradient is not finite
     (the step is not applied, nothing is saved), Preempted after the checkpoint that a stop asked for.
@@ -109,7 +111,7 @@ def fit(
         state.digest = (state.digest + rows) % 2**64
 
         # Report: means over ranks, in one message with the question whether any of them wants to stop.
-        own = {name: value.item() for name, value in losses.items()}
+        own = {name: value.item() for name, value in losses.items()} | observe()
         own |= {"waited_s": waited_s, "stop": float(should_stop(step_s)), "step_s": time.perf_counter() - started}
         metrics = _mean_over_ranks(own, device)
         stopping, step_s = metrics.pop("stop") > 0, metrics["step_s"]

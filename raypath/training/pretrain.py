@@ -18,7 +18,7 @@ from raypath.errors import BadInput, RaypathError
 from raypath.run_folder import RunFolder
 from raypath.training.checkpoint import ENCODER, newest_valid, read_step
 from raypath.training.failures import FAILURES, FailureLog, read_failures
-from raypath.training.settings import PretrainConfig, check_config
+from raypath.training.settings import PretrainConfig, check_config, data_hash
 from raypath.training.starvation import nodes_of_cluster, refuse_starvation
 from raypath.training.worker import PlanDataConfig, train_worker
 
@@ -31,8 +31,11 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
     RaypathError once `max_failures` are spent.
     """
     index = load_index(config.index)
+    done = finished_encoder(run, config)
+    if done:
+        return done
     check_config(config, index)
-    check_same_index(run, index)
+    check_same_data(run, config, index)
     refuse_starvation(config.workers, config.stream.read_cpus, nodes_of_cluster())
     job = {"config": to_dict(config), "run": str(run.path), "index_hash": index.hash}
     resources = {"CPU": config.workers.cpus_per_worker} | ({"GPU": 1} if config.workers.use_gpu else {})
@@ -61,10 +64,16 @@ def pretrain(config: PretrainConfig, run: RunFolder) -> Path:
             f"{config.workers.max_failures}; the last was: {last}. All of them: {run.path / FAILURES}; go on with resume={run.path}"
         ) from error
     run.raise_outcome()
-    final = newest_valid(run.checkpoints)
-    if final is None or read_step(final) != config.loop.num_steps:
+    encoder = finished_encoder(run, config)
+    if encoder is None:
         raise RaypathError(f"{run.path}: training ended without a valid checkpoint of step {config.loop.num_steps}")
-    return final / ENCODER
+    return encoder
+
+
+def finished_encoder(run: RunFolder, config: PretrainConfig) -> Path | None:
+    """The encoder of a run that has done all its steps; None if there is still something to do."""
+    newest = newest_valid(run.checkpoints)
+    return newest / ENCODER if newest and read_step(newest) >= config.loop.num_steps else None
 
 
 def _fit(trainer: ray.train.torch.TorchTrainer, run: RunFolder) -> None:
@@ -78,12 +87,16 @@ def _fit(trainer: ray.train.torch.TorchTrainer, run: RunFolder) -> None:
             raise
 
 
-def check_same_index(run: RunFolder, index: AnyIndex) -> None:
-    """Raise BadInput if the run was started on an index with other tiles; remember the hash of a new run."""
-    known = run.read("run.json")
-    if known.get("index_hash", index.hash) != index.hash:
-        raise BadInput(
-            f"{index.folder}: the index has the hash {index.hash[:12]}, the run was started on {known['index_hash'][:12]};"
-            " resume with the index of then, or start a new run"
-        )
-    run.write("run.json", known | {"index_hash": index.hash})
+def check_same_data(run: RunFolder, config: PretrainConfig, index: AnyIndex) -> None:
+    """Raise BadInput if the run was started on other tiles, or on another choice of them; remember them for a new run."""
+    known, now = run.read("run.json"), {"index_hash": index.hash, "data_hash": data_hash(config, index)}
+    for name, what in (
+        ("index_hash", "the index holds other tiles"),
+        ("data_hash", "splits or labels in the index changed"),
+    ):
+        if known.get(name, now[name]) != now[name]:
+            raise BadInput(
+                f"{index.folder}: {what} than when the run was started ({name} {known[name][:12]} -> {now[name][:12]}); resume"
+                " with the index of then, or start a new run"
+            )
+    run.write("run.json", known | now)

@@ -8,12 +8,14 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from raypath.run_folder import RunFolder
 from raypath.training.failures import read_failures
 
 _SHOWN = {"loss", "step_s", "waiting_share", "tiles_per_s"}
 _OVERDUE_S = 30.0
+_TAIL_BYTES = 1 << 16
 
 
 class ProgressLines:
@@ -23,6 +25,9 @@ class ProgressLines:
         self.run, self.metrics, self.num_steps, self.show, self.every_s = run, run.metrics, num_steps, show, every_s
         self._offset = self.metrics.stat().st_size if self.metrics.exists() else 0
         self._num_failures = len(read_failures(run))
+        self._logged = last_step(
+            self.metrics
+        )  # steps up to this one have their line; done again they get no second one
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
 
@@ -43,6 +48,7 @@ class ProgressLines:
     def _show_new(self) -> None:
         for failure in read_failures(self.run)[self._num_failures :]:
             self._num_failures += 1
+            self._logged = last_step(self.metrics)
             reasons = "; ".join(sorted(set(failure["reasons"].values())))
             self.show(
                 f"lost rank {', '.join(map(str, failure['ranks']))}: {reasons}; starting again from the last checkpoint"
@@ -51,7 +57,7 @@ class ProgressLines:
         if not lines:
             self._show_waiting()
             return
-        self._last_s = time.monotonic()
+        self._last_s, self._logged = time.monotonic(), 0
         if self._first_step is None:
             self._first_step = lines[0]["step"]
         self.show(progress_line(lines, self.num_steps))
@@ -59,10 +65,11 @@ class ProgressLines:
     def _show_waiting(self) -> None:
         """Say that nothing happens: while workers start, and when a step is long overdue."""
         now = time.monotonic()
+        again = f", then the steps up to {self._logged} that no checkpoint holds, again" if self._logged else ""
         if self._first_step is None:
-            self.show(f"starting workers ({now - self._started_s:.0f} s)")
-        elif now - self._last_s > _OVERDUE_S:
-            self.show(f"no step for {now - self._last_s:.0f} s: waiting for workers or data")
+            self.show(f"starting workers{again} ({now - self._started_s:.0f} s)")
+        elif self._logged or now - self._last_s > _OVERDUE_S:
+            self.show(f"no new step for {now - self._last_s:.0f} s: waiting for workers or data{again}")
 
     def _new_lines(self) -> list[dict]:
         if not self.metrics.exists():
@@ -73,6 +80,16 @@ class ProgressLines:
         whole = text[: text.rfind("\n") + 1]
         self._offset += len(whole.encode())
         return [line for line in map(_parse, whole.splitlines()) if line]
+
+
+def last_step(metrics: Path) -> int:
+    """The last step that metrics.jsonl has a whole line of; 0 if there is none."""
+    if not metrics.exists():
+        return 0
+    with metrics.open("rb") as file:
+        file.seek(max(0, metrics.stat().st_size - _TAIL_BYTES))
+        lines = [line for line in map(_parse, file.read().decode(errors="replace").splitlines()) if line]
+    return lines[-1]["step"] if lines else 0
 
 
 def _parse(line: str) -> dict | None:

@@ -4,6 +4,7 @@ One decision: what changes the numbers is part of the identity (and so of the co
 carried out is not, and may differ when a run is resumed.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -76,6 +77,11 @@ def make_plan(config: PretrainConfig, index: AnyIndex) -> Plan:
     column = config.plan.balance_by
     values = None if column == "tile" else [value or "(none)" for value in index.column(column).tolist()]
     return Plan(counts, config.plan, seed=config.seed, values=values, slide_numbers=index.slide_numbers)
+
+
+def data_hash(config: PretrainConfig, index: AnyIndex) -> str:
+    """sha256 of what is trained on: the tiles of the index, and which of them the splits, quotas and weights take."""
+    return hashlib.sha256(f"{index.hash} {make_plan(config, index).hash}".encode()).hexdigest()
 
 
 def check_config(config: PretrainConfig, index: AnyIndex) -> None:

@@ -28,14 +28,22 @@ def refuse_starvation(workers: WorkerSettings, read_cpus: float, nodes: Sequence
         raise BadInput(f"{workers.num_workers} workers want a GPU each, the cluster has {gpus:g}: set {remedy}")
     if leaves_room(workers, workers.cpus_per_worker, read_cpus, nodes):
         return
+    if max((node.get("CPU", 0.0) for node in nodes), default=0.0) < read_cpus:
+        largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
+        raise BadInput(
+            f"a reading task wants {read_cpus:g} CPUs, the largest node has {largest:g}: set stream.read_cpus lower"
+        )
     hundredths = range(math.ceil(100 * workers.cpus_per_worker) - 1, 0, -1)
-    room = next((n / 100 for n in hundredths if leaves_room(workers, n / 100, read_cpus, nodes)), 0)
+    room = next((n / 100 for n in hundredths if leaves_room(workers, n / 100, read_cpus, nodes)), None)
+    remedy = "stream.read_cpus or workers.num_workers lower"
+    if room:
+        remedy = f"workers.cpus_per_worker to at most {room:g}, or {remedy}"
     taken = workers.num_workers * workers.cpus_per_worker
     where = "" if len(nodes) == 1 else f" on {len(nodes)} nodes"
     raise BadInput(
         f"{workers.num_workers} workers with {workers.cpus_per_worker:g} CPUs each take {taken:g} of the cluster's {cpus:g}{where};"
         f" reading tiles needs {read_cpus:g} more on one node, and without it training would wait for ever: set"
-        f" workers.cpus_per_worker to at most {room:g}, or workers.num_workers or stream.read_cpus lower"
+        f" {remedy}"
     )
 
 

@@ -99,7 +99,7 @@ def train_worker(job: dict[str, Any]) -> None:
 
     def report(step: int, metrics: dict[str, float]) -> None:
         if spool:
-            spool.append(metrics | rows.shares, step)
+            spool.append(metrics, step)
 
     try:
         fit(
@@ -110,6 +110,7 @@ def train_worker(job: dict[str, Any]) -> None:
             seed=config.seed,
             device=device,
             digest_of=batch_digest,
+            observe=lambda: rows.shares,
             report=report,
             save=Saver(config, run, index, rank, state),
             should_stop=Watch(run, rank).should_stop,
@@ -162,11 +163,11 @@ class RankRows:
     def __next__(self) -> dict[str, torch.Tensor]:
         batch = next(self.batches)
         self.quarantine.note(batch)
-        slides = batch["slide"].numpy()
+        slides = self.spec.plan.slide_numbers[batch["slide"].numpy()]
         self.shares = {
             "same_slide_share": same_slide_share(slides),
             "tiles_per_slide": len(slides) / len(set(slides.tolist())),
-            "substituted_tiles": float(self.quarantine.num_faults),
+            "substituted_share": float((batch["fault"] > 0).float().mean()),
         }
         if self.spec.views.where == "gpu":
             tiles = batch.pop("image").to(self.device, non_blocking=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from raypath.data import indexing
 from raypath.data.index import Index
 from raypath.data.joined_index import load_index, open_index
-from raypath.data.manifest import read_manifest
+from raypath.data.manifest import read_manifest, write_manifest
 from raypath.data.plan import PlanSettings
 from raypath.data.reading import WindowReader
 from raypath.errors import BadInput
@@ -94,5 +95,15 @@ def test_indexes_that_do_not_go_together_are_refused(phantom_index, phantom_fold
     pq.write_table(
         table.set_column(column, "sha256", pa.array(["0" * 64] * len(table))), tmp_path / "other/index.parquet"
     )
-    with pytest.raises(BadInput, match="slide 'phantom-0001' is one file in .* and another in .*other"):
+    with pytest.raises(BadInput, match=r"slide 'phantom-0001': sha256 is .* in .* and 0+ in .*other"):
         load_index(f"{phantom_index.folder},{tmp_path / 'other'}")
+
+    without_splits = tmp_path / "manifest.csv"
+    rows = [replace(row, split=None) for row in read_manifest(phantom_folder / "manifest.csv")]
+    write_manifest(rows, without_splits)
+    loose = make_index(without_splits, COARSE, tmp_path / "loose")
+    with pytest.raises(BadInput, match=r"split is \w+ in .* and None in .*loose"):  # test slides would be trained on
+        load_index(f"{phantom_index.folder},{loose.folder}")
+
+    with pytest.raises(BadInput, match="index: which one"):
+        load_index(" , ")

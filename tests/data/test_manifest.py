@@ -36,6 +36,12 @@ def test_a_folder_is_a_manifest_and_a_slide_without_patient_is_its_own(folder):
     assert [(r.slide, r.patient) for r in rows] == [("a", "a"), ("b", "b"), ("c-d", "c-d")]
 
 
+def test_a_manifest_in_the_folder_is_the_manifest_of_the_folder(folder):
+    (folder / "manifest.csv").write_text("slide,path,patient,split\ns1,a.svs,p1,test\n")
+    (row,) = read_manifest(folder)
+    assert (row.slide, row.patient, row.split, row.path) == ("s1", "p1", "test", str(folder / "a.svs"))
+
+
 def test_a_folder_may_be_named_relative_to_here(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert read_manifest(folder.name) == read_manifest(folder)

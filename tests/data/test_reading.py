@@ -1,7 +1,9 @@
 """Reading windows from real slides: right pixels at the right position, and what happens to a tile that cannot be read."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,16 @@ from raypath.data.manifest import SlideRow
 from raypath.data.plan import Plan, PlanSettings
 from raypath.data.quarantine import TileQuarantine, load_known_faults
 from raypath.data.reading import WindowReader
-from raypath.errors import TILE_FAULTS, BadInput, SlideChanged, TileCorrupt, TileMissing, TooManyQuarantined
+from raypath.errors import (
+    TILE_FAULTS,
+    BadInput,
+    SlideChanged,
+    SlideUnreadable,
+    SlideUnsupported,
+    TileCorrupt,
+    TileMissing,
+    TooManyQuarantined,
+)
 from raypath.slides import Slide, TileSpec
 from tests.slides import forge
 
@@ -100,6 +111,33 @@ def test_a_slide_that_was_replaced_is_not_read_on_as_if_it_were_the_same(slides,
     rows = WindowReader(index, plan, {}).read(np.arange(plan.epoch_length))
     assert set(rows["slide"][rows["fault"] > 0]) == {0}
     assert (rows["fault"][rows["slide"] == 0] == TILE_FAULTS.index(SlideChanged)).all()
+
+
+def test_a_slide_that_is_no_file_any_more_is_set_aside_and_the_others_go_on(slides, tmp_path):
+    index = index_of(tmp_path / "index", *slides)
+    plan = Plan(index.num_tiles, PLAN, seed=0)
+    slides[0].unlink()
+    slides[0].mkdir()
+    rows = WindowReader(index, plan, {}).read(np.arange(plan.epoch_length))
+    assert (rows["fault"][rows["slide"] == 0] == TILE_FAULTS.index(SlideUnsupported)).all()
+    assert (rows["fault"][rows["slide"] != 0] == 0).all()
+
+
+def test_a_file_system_that_fails_is_a_fault_of_the_tile(slides, tmp_path, monkeypatch):
+    index = index_of(tmp_path / "index", *slides)
+    plan = Plan(index.num_tiles, PLAN, seed=0)
+    reader = WindowReader(index, plan, {})
+    lend = reader.handles.lend
+
+    def stale(path, *args, **kwargs):
+        if Path(path) == slides[0]:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return lend(path, *args, **kwargs)
+
+    monkeypatch.setattr(reader.handles, "lend", stale)
+    rows = reader.read(np.arange(plan.epoch_length))
+    assert (rows["fault"][rows["slide"] == 0] == TILE_FAULTS.index(SlideUnreadable)).all()
+    assert (rows["fault"][rows["slide"] != 0] == 0).all()
 
 
 def test_when_nothing_can_be_read_the_error_says_what_to_do(slides, tmp_path):

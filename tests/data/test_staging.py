@@ -9,8 +9,8 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from raypath.data.staging import StagedFiles, local_path
-from raypath.errors import SlideMissing
+from raypath.data.staging import StagedFiles, local_path, stamp_of
+from raypath.errors import SlideChanged, SlideMissing
 
 
 class CountedFiles(LocalFileSystem):
@@ -64,8 +64,24 @@ def test_a_uri_is_fetched_once_and_keeps_its_suffix(remote, tmp_path, monkeypatc
     assert Path(path).read_bytes() == b"a" * 1000
     fsspec.filesystem("memory").pipe("/bucket/a.svs", b"changed")
     assert local_path(f"{remote}/a.svs") == path
-    assert Path(path).read_bytes() == b"a" * 1000  # not fetched again
+    assert Path(path).read_bytes() == b"a" * 1000  # not fetched again: any version will do
     assert local_path(f"{remote}/b.svs") != path
+
+
+def test_another_version_of_an_object_is_another_file(remote, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAYPATH_STAGING", str(tmp_path / "staging"))
+    uri, objects = f"{remote}/a.svs", fsspec.filesystem("memory")
+    old = stamp_of(uri)
+    before = local_path(uri, old)
+    tick()
+    objects.pipe("/bucket/a.svs", b"z" * 1000)  # as long as before
+    new = stamp_of(uri)
+    assert new != old
+    assert Path(local_path(uri, new)).read_bytes() == b"z" * 1000
+    assert local_path(uri, old) == before  # a run goes on with the version it knows while its copy is there
+    Path(before).unlink()
+    with pytest.raises(SlideChanged, match="no longer the object that was indexed"):
+        local_path(uri, old)
 
 
 def test_the_bound_is_kept_by_removing_what_was_used_longest_ago(remote, tmp_path):

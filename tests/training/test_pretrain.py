@@ -15,44 +15,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from raypath.data.index import Index
-from raypath.data.plan import PlanSettings
-from raypath.data.stream import StreamSettings
-from raypath.data.views import ViewSettings
 from raypath.errors import BadInput, TooManyQuarantined
 from raypath.hashing import file_sha256
-from raypath.models import EncoderSettings
-from raypath.objectives import SimCLRSettings
 from raypath.run_folder import RunFolder
 from raypath.training.checkpoint import newest_valid
-from raypath.training.loop import LoopSettings
-from raypath.training.optim import OptimSettings
 from raypath.training.pretrain import pretrain
-from raypath.training.settings import PretrainConfig, WorkerSettings, make_plan
+from raypath.training.settings import PretrainConfig, make_plan
 
 ROOT = Path(__file__).parents[2]
-NUM_STEPS, BATCH = 60, 24
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def config(phantom_index) -> PretrainConfig:
-    """A run of about two epochs of the six phantoms' train slides, a checkpoint every 8 steps."""
-    return PretrainConfig(
-        name="kill",
-        index=str(phantom_index.folder),
-        encoder=EncoderSettings(architecture="resnet10t", options={"channels": [8, 16, 32, 64]}, input_px=32),
-        objective=SimCLRSettings(hidden_width=32, out_width=16),
-        views=ViewSettings(extent_px=32),
-        plan=PlanSettings(chunk_tiles=8, num_shards=6, chunks_per_shard=1),
-        loop=LoopSettings(num_steps=NUM_STEPS, global_batch=BATCH, checkpoint_every=8),
-        optim=OptimSettings(lr=1e-3, warmup_steps=4),
-        stream=StreamSettings(segment_windows=4, read_cpus=0.5),
-        workers=WorkerSettings(num_workers=2, cpus_per_worker=0.5, keep_checkpoints=10),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +42,12 @@ def undisturbed(config, ray_instance, tmp_path_factory) -> RunFolder:
 
 def test_an_undisturbed_run_consumes_the_plan_and_logs_every_step(config, undisturbed):
     plan = make_plan(config, Index(Path(config.index)))
-    assert plan.epoch_length < NUM_STEPS * BATCH  # it goes on into another epoch
-    assert end_of(undisturbed)["digest"] == plan.digest(0, NUM_STEPS * BATCH)
+    assert plan.epoch_length < config.loop.num_steps * config.loop.global_batch  # it goes on into another epoch
+    assert end_of(undisturbed)["digest"] == plan.digest(0, config.loop.num_steps * config.loop.global_batch)
     lines = [json.loads(line) for line in undisturbed.metrics.read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, NUM_STEPS + 1))
+    assert [line["step"] for line in lines] == list(range(1, config.loop.num_steps + 1))
     logged = {"loss", "lr", "waiting_share", "tiles_per_s", "same_slide_share", "tiles_per_slide", "contrastive_top1"}
+    logged |= {"substituted_share"}
     assert all(logged <= line["metrics"].keys() for line in lines)
     losses = [line["metrics"]["loss"] for line in lines]
     assert sum(losses[-8:]) < sum(losses[:8])
@@ -87,7 +65,7 @@ def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, und
     first.kill_all()
     run = first.run()
     step_before = end_of(run)["step"]
-    assert 8 <= step_before < NUM_STEPS
+    assert 8 <= step_before < config.loop.num_steps
 
     second = subprocess.run(
         command(f"resume={run.path}"), env=environment(tmp_path), capture_output=True, text=True, timeout=240
@@ -97,7 +75,7 @@ def test_a_worker_and_then_the_driver_are_killed_and_nothing_changes(config, und
     assert encoder_hash(run) == encoder_hash(undisturbed)
     assert mlflow_status(run) == "FINISHED"
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
-    assert steps == list(range(1, NUM_STEPS + 1))  # redone steps are not logged again
+    assert steps == list(range(1, config.loop.num_steps + 1))  # redone steps are not logged again
     assert "lost rank" in first.output()
 
 
@@ -110,7 +88,7 @@ def test_sigterm_writes_a_checkpoint_and_exits_75_and_the_run_goes_on(
     assert first.process.wait(timeout=120) == 75, first.output()
     run = first.run()
     step = end_of(run)["step"]
-    assert 10 <= step < NUM_STEPS
+    assert 10 <= step < config.loop.num_steps
     assert f"resume={run.path}" in first.output()
     assert mlflow_status(run) == "KILLED"
 
@@ -137,8 +115,26 @@ def test_another_index_under_the_same_run_is_refused(config, undisturbed, ray_in
     undisturbed_json = undisturbed.read("run.json")
     run = RunFolder.create(tmp_path, "run", config)
     run.write("run.json", undisturbed_json | {"index_hash": "0" * 64})
-    with pytest.raises(BadInput, match="the run was started on 000000000000"):
+    with pytest.raises(
+        BadInput, match="the index holds other tiles than when the run was started .index_hash 000000000000 -> "
+    ):
         pretrain(config, run)
+
+
+def test_other_splits_under_the_same_run_are_refused(config, undisturbed, tmp_path):
+    """The tiles are the same, which of them are trained on is not: a run must not change its order on the way."""
+    index = with_column(Path(config.index), tmp_path, "split", lambda splits: ["train"] * len(splits))
+    moved = replace(config, index=str(index))
+    run = RunFolder.create(tmp_path, "run", moved)
+    run.write("run.json", undisturbed.read("run.json"))
+    with pytest.raises(BadInput, match="splits or labels in the index changed than when the run was started"):
+        pretrain(moved, run)
+
+
+def test_a_finished_run_needs_no_ray_to_say_so(config, undisturbed):
+    began = time.monotonic()
+    assert file_sha256(pretrain(config, undisturbed)) == encoder_hash(undisturbed)
+    assert time.monotonic() - began < 5
 
 
 def test_train_workers_that_would_starve_the_reading_are_refused_before_anything_hangs(config, ray_instance, tmp_path):
@@ -179,16 +175,18 @@ def test_too_many_unreadable_tiles_end_the_run_with_their_number_instead_of_a_ha
 
 def broken_copy(index: Path, folder: Path) -> Path:
     """A copy of an index whose first train slide is no longer the one that was indexed."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    first = Index(index).column("split").tolist().index("train")
+    return with_column(index, folder, "size_bytes", lambda sizes: [s + (n == first) for n, s in enumerate(sizes)])
 
+
+def with_column(index: Path, folder: Path, name: str, change) -> Path:
+    """A copy of an index with other values in a column, and the hash of before."""
     copy = folder / "index"
     shutil.copytree(index, copy)
     table = pq.read_table(copy / "index.parquet")
-    sizes = table["size_bytes"].to_pylist()
-    sizes[table["split"].to_pylist().index("train")] += 1
-    table = table.set_column(table.schema.get_field_index("size_bytes"), "size_bytes", pa.array(sizes, pa.int64()))
-    pq.write_table(table, copy / "index.parquet", row_group_size=64)
+    at = table.schema.get_field_index(name)
+    values = pa.array(change(table[name].to_pylist()), table.schema.field(name).type)
+    pq.write_table(table.set_column(at, name, values), copy / "index.parquet", row_group_size=64)
     return copy
 
 

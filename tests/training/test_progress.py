@@ -84,6 +84,21 @@ def test_a_resumed_run_shows_only_what_is_new(run):
     ]
 
 
+def test_steps_that_are_done_again_are_announced(run):
+    with MetricSpool(run.metrics) as spool:
+        for step in (1, 2, 3):
+            spool.append(metrics(), step)
+        shown = Shown()
+        with ProgressLines(run, 9, shown, every_s=0.02):
+            shown.wait_for("starting workers, then the steps up to 3 that no checkpoint holds, again (0 s)")
+            spool.append(metrics(), 4)
+            shown.wait_for("step 4/9")
+            FailureLog(run).after_exception(None, {1: RuntimeError("killed")})
+            shown.wait_for("waiting for workers or data, then the steps up to 4 that no checkpoint holds, again")
+            spool.append(metrics(), 5)
+            shown.wait_for("step 5/9")
+
+
 def test_damaged_lines_and_a_loss_that_is_no_number_do_not_end_it(run):
     shown = Shown()
     with ProgressLines(run, 4, shown, every_s=60):

@@ -18,7 +18,7 @@ def test_what_leaves_room_for_one_reading_task_may_start(num_workers, cpus_per_w
 
 @pytest.mark.parametrize(
     ("num_workers", "cpus_per_worker", "read_cpus", "cpus", "room"),
-    [(2, 1.0, 1.0, 2, "0.5"), (4, 1.0, 1.0, 4, "0.75"), (2, 0.5, 1.0, 1, "0"), (2, 0.5, 1.0, 0.5, "0")],
+    [(2, 1.0, 1.0, 2, "0.5"), (4, 1.0, 1.0, 4, "0.75"), (2, 0.5, 1.0, 1, None)],
 )
 def test_what_would_wait_for_ever_is_refused_with_the_numbers_that_work(
     num_workers, cpus_per_worker, read_cpus, cpus, room
@@ -29,7 +29,10 @@ def test_what_would_wait_for_ever_is_refused_with_the_numbers_that_work(
     message = str(raised.value)
     assert f"{num_workers} workers with {cpus_per_worker:g} CPUs each take" in message
     assert f"of the cluster's {cpus:g}; reading tiles needs {read_cpus:g} more" in message
-    assert f"workers.cpus_per_worker to at most {room}," in message
+    if room:
+        assert f"set workers.cpus_per_worker to at most {room}, or stream.read_cpus" in message
+    else:
+        assert message.endswith("set stream.read_cpus or workers.num_workers lower")
 
 
 @pytest.mark.parametrize(("num_workers", "read_cpus"), [(2, 0.5), (3, 0.25), (6, 1.0), (7, 0.1)])
@@ -71,3 +74,8 @@ def test_workers_with_gpus_leave_the_other_nodes_to_reading():
     refuse_starvation(workers, 1.0, [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 4.0}])
     with pytest.raises(BadInput, match="reading tiles needs 1 more on one node"):
         refuse_starvation(workers, 1.0, [{"CPU": 8.0, "GPU": 2.0}])
+
+
+def test_no_number_of_cpus_helps_where_no_node_can_read():
+    with pytest.raises(BadInput, match=r"wants 1 CPUs, the largest node has 0\.5: set stream\.read_cpus lower"):
+        refuse_starvation(WorkerSettings(num_workers=1, cpus_per_worker=0.1), 1.0, [{"CPU": 0.5}] * 8)
