@@ -128,7 +128,8 @@ def test_a_job_without_the_token_is_refused(head):
 
 
 @pytest.mark.ray
-def test_a_pretraining_is_submitted_followed_and_ends_in_an_encoder(head, phantom_index, tmp_path):
+def test_the_demo_recipe_is_submitted_followed_and_ends_in_an_encoder(head, tmp_path):
+    """As the README says it, with fewer steps: the job writes its own slides, indexes them and trains on two workers."""
     working_dir, runs = tmp_path / "repo", tmp_path / "runs"
     shutil.copytree(ROOT, working_dir, ignore=NOT_SHIPPED)
     runtime = json.dumps({"env_vars": {"RAYPATH_RUNS": str(runs)}})
@@ -144,8 +145,7 @@ def test_a_pretraining_is_submitted_followed_and_ends_in_an_encoder(head, phanto
             str(working_dir),
         ),
         *("--runtime-env-json", runtime, "--", "python", "experiments/pretrain.py"),
-        *(f"index={phantom_index.folder}", "loop.num_steps=4", "loop.checkpoint_every=2", "loop.global_batch=24"),
-        *("workers.num_workers=1", "workers.cpus_per_worker=0.5", "plan.chunk_tiles=4"),
+        *("loop.num_steps=4", "loop.checkpoint_every=2"),
         environment=head.environment,
     )
     output = submitted.stdout + submitted.stderr

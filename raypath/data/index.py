@@ -65,6 +65,12 @@ class Index:
             raise BadInput(
                 f"{self.folder}: no finished index here ({error}); make one with: raypath index MANIFEST --out DIR"
             ) from None
+        missing = set(SCHEMA.names) - set(self._file.schema_arrow.names)
+        if missing:
+            raise BadInput(
+                f"{self.folder}: an index of another version, without {', '.join(sorted(missing))}; make it again with: raypath"
+                f" index {self.folder / 'manifest.csv'} --out {self.folder}"
+            )
         self.hash: str = about["hash"]
         self.spec = TileSpec(**about["spec"])
         self.slides: pa.Table = self._file.read(columns=[c for c in SCHEMA.names if c not in _PER_TILE])

@@ -21,6 +21,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from raypath.config import setting
 from raypath.data.joined_index import open_index
+from raypath.data.pacing import pace
 from raypath.data.plan import Plan
 from raypath.data.reading import WindowReader
 from raypath.data.views import Views, ViewSettings
@@ -77,6 +78,7 @@ def rank_dataset(spec: StreamSpec, rank: int) -> ray.data.Dataset:
     data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
     data.context.target_max_block_size = _BLOCK_BYTES
+    pace(data.context)
     return data
 
 
