@@ -58,10 +58,10 @@ def fit(
     seed: int,
     device: torch.device,
     digest_of: Callable[[dict[str, Tensor]], int],
-    observe: Callable[[], dict[str, float]],
     report: Callable[[int, dict[str, float]], None],
     save: Callable[[TrainState], None],
-    should_stop: Callable[[float], bool],
+    observe: Callable[[], dict[str, float]] = dict,
+    should_stop: Callable[[float], bool] = lambda step_s: False,
 ) -> TrainState:
     """Train from `state.step` to `loop.num_steps`, in place.
 

@@ -99,7 +99,6 @@ def train(rank, folder, drop_rate=0.0, *, loop=LOOP, at_step=lambda step: None, 
         digest_of=batch_digest,
         report=report,
         save=save,
-        observe=dict,
         should_stop=lambda step_s: rank == 1 and state.step == stop_at,
     )
     return losses
@@ -242,7 +241,6 @@ def test_a_loss_that_is_not_finite_stops_even_with_a_finite_gradient(tmp_path):
             digest_of=lambda batch: 0,
             report=lambda step, metrics: None,
             save=saved.append,
-            observe=dict,
             should_stop=lambda step_s: False,
         )
     assert torch.isfinite(module.weight).all()
