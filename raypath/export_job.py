@@ -15,6 +15,7 @@ from raypath.errors import BadInput, CheckpointInvalid
 from raypath.hashing import file_sha256
 from raypath.import_job import COVERAGE
 from raypath.models import export_encoder, load_encoder
+from raypath.protocols.encoders import monitors_of
 from raypath.training.checkpoint import ENCODER, MANIFEST, newest_valid, verify
 
 # Which module transfers, for checkpoints that do not say it (RECIPES: momentum for DINO, online for BYOL, query for MoCo)
@@ -49,12 +50,17 @@ def export(
     config = origin.checkpoint.get("config", {})
     kind = config.get("objective", {}).get("kind", "")
     which = origin.checkpoint.get("exported_copy") or COPY_OF_KIND.get(kind, "encoder")
+    monitors = monitors_of(str(origin.encoder))
+    sections = _sections(origin) | {
+        "Watched while training": {watched["name"]: watched["path"] for watched in monitors}
+    }
     export_encoder(
         encoder,
         folder,
         exported_copy=which,
         license_name=license_name,
-        sections={k: v for k, v in _sections(origin).items() if v},
+        sections={title: rows for title, rows in sections.items() if rows},
+        monitors=monitors,
     )
     return f"{origin.encoder}: exported the {'encoder' if which == 'encoder' else which + ' copy'} to {folder}"
 

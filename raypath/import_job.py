@@ -4,6 +4,7 @@ One decision: an imported encoder is an encoder file like any other (`encoder=DI
 tensor lies beside it. What the encoder is fed with is never a silent default: it is returned in words, with whose numbers they are.
 
     encoder.safetensors   weights and card        coverage.json   what was taken from which file, and what was left behind
+    monitors.json         where there is one beside the file: the sets that were watched while it was trained
 """
 
 import json
@@ -20,7 +21,8 @@ from raypath.models import (
     stated_input,
     with_normalisation,
 )
-from raypath.models.exporting import check_replaceable
+from raypath.models.exporting import MONITORS, check_replaceable
+from raypath.protocols.encoders import monitors_of
 
 ENCODER, COVERAGE = "encoder.safetensors", "coverage.json"
 
@@ -40,7 +42,7 @@ def import_encoder(
     config.json beside the file, else those that the layout's authors train with, else of the weights that timm publishes. Raises
     BadInput, and writes nothing, unless the weights cover the encoder.
     """
-    check_replaceable(folder, (ENCODER, COVERAGE), (folder / COVERAGE).is_file)
+    check_replaceable(folder, (ENCODER, COVERAGE, MONITORS), (folder / COVERAGE).is_file)
     has_normalisation, stated = "mean" in settings, stated_input(path)
     settings = stated | settings
     if "mean" not in settings or "input_px" not in settings:
@@ -55,6 +57,9 @@ def import_encoder(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / COVERAGE).write_text(json.dumps(coverage.as_dict(), indent=1) + "\n")
     save_encoder(encoder, folder / ENCODER)
+    (folder / MONITORS).unlink(missing_ok=True)  # of an earlier import
+    if monitors := monitors_of(str(path)):
+        (folder / MONITORS).write_text(json.dumps(monitors) + "\n")
     mean, std = encoder.settings.mean, encoder.settings.std
     return folder / ENCODER, coverage, f"input {encoder.settings.input_px} px, mean={mean}, std={std} ({whose})"
 

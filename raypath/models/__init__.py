@@ -13,6 +13,7 @@ from raypath.models.importing import (
 )
 from raypath.models.momentum import cosine_momentum, follow, momentum_copy
 from raypath.models.normalization import synchronise_batch_norm
+from raypath.models.positions import fix_positions, grid_embedding
 from raypath.models.weights import load_encoder, save_encoder
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "check_architecture",
     "cosine_momentum",
     "export_encoder",
+    "fix_positions",
     "follow",
+    "grid_embedding",
     "import_weights",
     "load_encoder",
     "momentum_copy",

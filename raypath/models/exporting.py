@@ -2,6 +2,7 @@
 
     model.safetensors   weights under timm's names       config.json   architecture, options, normalisation (timm's hub form)
     README.md           the model card
+    monitors.json       the labelled sets that were watched while it was trained, if any
 
 One decision: the folder needs nothing of raypath. `timm.create_model("local-dir:DIR", pretrained=True)` gives the encoder's
 features, for (RGB / 255 - mean) / std. There is no date in it: two exports of one encoder are equal byte for byte.
@@ -10,7 +11,7 @@ features, for (RGB / 255 - mean) / std. There is no date in it: two exports of o
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.models.encoder import Encoder
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD, MONITORS = "model.safetensors", "config.json", "README.md", "monitors.json"
 NOT_STATED = "not stated"
 _MARK = "raypath"
 
@@ -39,14 +40,17 @@ def export_encoder(
     exported_copy: str = "encoder",
     license_name: str = NOT_STATED,
     sections: Sections | None = None,
+    monitors: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the encoder into `folder` and return it; an earlier export there is replaced, anything else refused by BadInput.
 
     `exported_copy` says which module of its pretraining it is (encoder, online, query, momentum); `sections` are further tables
-    of the model card, e.g. {"Trained on": {"slides": 12}}.
+    of the model card, e.g. {"Trained on": {"slides": 12}}. `monitors` are what its run declares to have watched.
     """
     folder = Path(folder).absolute()
-    check_replaceable(folder, (WEIGHTS, CONFIG, CARD), lambda: _MARK in json.loads((folder / CONFIG).read_text()))
+    check_replaceable(
+        folder, (WEIGHTS, CONFIG, CARD, MONITORS), lambda: _MARK in json.loads((folder / CONFIG).read_text())
+    )
     draft = folder.parent / f".{folder.name}.{os.getpid()}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -58,6 +62,8 @@ def export_encoder(
         }
         (draft / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         hashes = {name: file_sha256(draft / name) for name in (WEIGHTS, CONFIG)}
+        if monitors:
+            (draft / MONITORS).write_text(json.dumps(list(monitors)) + "\n")
         (draft / CARD).write_text(_card(encoder, exported_copy, license_name, sections or {}, hashes))
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)

@@ -3,8 +3,8 @@
 One decision: which patches are masked follows from the position of the tile in the plan, so the masks are the same for any number
 of ranks and micro-batches. The loss is a mean over the same number of patches per tile, so it may be cut and averaged.
 
-The trunk runs on the visible patches only; most of the cost at small sizes is the decoder, which is thrown away. The trunk keeps
-timm's learnt position embeddings (the paper's are fixed in the trunk too).
+The trunk runs on the visible patches only; most of the cost at small sizes is the decoder, which is thrown away. Positions are
+fixed sines and cosines in the decoder, and in a trunk that starts from random weights.
 
 Shapes: B tiles per rank, P patches of a tile, K visible and M masked ones (P = K + M), n numbers of a patch, D width of the
 encoder, W of the decoder.
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from raypath.models import Encoder
+from raypath.models import Encoder, grid_embedding
 from raypath.objectives.draws import uniform_at
 from raypath.objectives.objective import Needs
 
@@ -51,7 +51,7 @@ class MAESettings:
     @property
     def needs(self) -> Needs:
         """One view of a tile, and an encoder with tokens."""
-        return Needs(is_vit_only=True)
+        return Needs(is_vit_only=True, has_fixed_positions=True)
 
 
 class MAE(nn.Module):
@@ -163,19 +163,6 @@ def masked_loss(painted: Tensor, targets: Tensor, masked: Tensor, norm_pix_loss:
         variance, mean = torch.var_mean(targets, 2, keepdim=True)  # unbiased
         targets = (targets - mean) / (variance + 1e-6).sqrt()  # 1e-6: facebookresearch/mae models_mae.py forward_loss
     return (painted - targets).square().mean(), targets.square().mean()
-
-
-def grid_embedding(grid: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Fixed embeddings [grid * grid, width] of places: half of the width for the column, half for the row, sines then cosines.
-
-    The frequencies fall from 1 to 1 / 10000 (Vaswani et al. 2017, arXiv 1706.03762, 3.5), in the order of MAE's source.
-    """
-    quarter = width // 4
-    frequencies = 10_000 ** (-torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
-    angles = torch.arange(grid, dtype=torch.float64, device=device)[:, None] * frequencies
-    line = torch.cat([angles.sin(), angles.cos()], 1)  # [grid, W / 2]
-    columns, rows = line.repeat(grid, 1), line.repeat_interleave(grid, 0)
-    return torch.cat([columns, rows], 1).float()
 
 
 def _num_masked(num_patches: int, mask_ratio: float) -> int:

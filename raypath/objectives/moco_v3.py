@@ -4,8 +4,8 @@ One decision: it is the source's released form (facebookresearch/moco-v3), and t
 the network by itself; the keys of all ranks are the negatives, without gradient; batch norm (in the heads of a ViT) is
 synchronised, as there. For a ResNet the source has 2 projector layers, no norm behind the predictor, and temperature 1.
 
-Not borrowed: the source's ViT has fixed sine-cosine position embeddings, this one the trained ones of timm. Its other first
-weights are timm's option weight_init="moco", but for those of the patch projection.
+A ViT that starts from random weights has fixed sine-cosine positions, as there. Its other first weights are timm's option
+weight_init="moco", but for those of the patch projection.
 
 Shapes: B tiles per rank, W ranks, N = W B, D width of the encoder, P width of the projection.
 """
@@ -50,7 +50,7 @@ class MoCoV3Settings:
     @property
     def needs(self) -> Needs:
         """Two views of a tile; the loss couples all tiles of the batch."""
-        return Needs(num_views=2, accumulation="cached")
+        return Needs(num_views=2, accumulation="cached", has_fixed_positions=True)
 
 
 class MoCoV3(nn.Module):

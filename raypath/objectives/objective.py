@@ -29,6 +29,8 @@ class Needs:
     """`task` int64 [B]: which of several label sets `label` belongs to."""
     is_vit_only: bool = False
     """The encoder must have `tokens`."""
+    has_fixed_positions: bool = False
+    """A ViT that starts from random weights has sine-cosine position embeddings, which are not trained."""
     accumulation: Literal["mean", "cached", "refused"] = "mean"
     """How a batch may be cut into micro-batches: the loss is a mean over samples; it couples samples, and is computed on cached
     embeddings (`embed` and `loss_of`); or it cannot be cut."""

@@ -18,6 +18,7 @@ from raypath.config import config_hash
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.models import ColourEncoder, EncoderSettings, build_encoder, load_encoder
+from raypath.models.exporting import MONITORS
 from raypath.training.checkpoint import ENCODER, newest_valid
 
 COLOUR, RANDOM = "colour", "random"
@@ -47,10 +48,15 @@ def encoder_file(source: str) -> Path:
 
 
 def monitors_of(source: str) -> list[dict[str, Any]]:
-    """The labelled sets watched while the encoder was pretrained, or those it started from, as its run declares them."""
+    """The labelled sets watched while the encoder was pretrained, or those it started from: as its run declares them, or as they
+    were written beside its export.
+    """
     if source == COLOUR or source.partition(":")[0] == RANDOM:
         return []
     path = Path(source).absolute()
+    beside = (path if path.is_dir() else path.parent) / MONITORS
+    if beside.is_file():
+        return json.loads(beside.read_text())
     runs = (folder for folder in (path, *path.parents[:3]) if (folder / "run.json").is_file())
     run = next(runs, None)  # runs/ID itself, or the run of runs/ID/checkpoints/step-N/encoder.safetensors
     return json.loads((run / "run.json").read_text()).get("monitors", []) if run else []

@@ -16,7 +16,7 @@ from raypath.data.stream import StreamSettings
 from raypath.data.task_plan import TaskSettings
 from raypath.data.views import ViewSettings
 from raypath.errors import BadInput
-from raypath.models import EncoderSettings, check_architecture
+from raypath.models import EncoderSettings, check_architecture, fix_positions
 from raypath.objectives import ObjectiveSettings, SimCLRSettings
 from raypath.training.gradients import check_accumulation
 from raypath.training.health import HealthSettings
@@ -147,6 +147,8 @@ def check_settings(config: PretrainConfig) -> None:
             f"loop.accumulate={config.loop.accumulate}: a worker's {rows} tiles of a batch cannot be cut into that many equal parts"
         )
     encoder = check_architecture(config.encoder, needs_tokens=needs.is_vit_only)
+    if needs.has_fixed_positions and config.init == "random":
+        fix_positions(encoder)  # raises BadInput
     if hasattr(config.objective, "check_batch"):  # MoCo: a queue of whole batches, groups of batch norm
         config.objective.check_batch(
             config.loop.global_batch,

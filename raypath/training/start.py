@@ -21,6 +21,7 @@ from raypath.models import (
     Encoder,
     EncoderSettings,
     build_encoder,
+    fix_positions,
     import_weights,
     load_encoder,
     published_normalisation,
@@ -84,6 +85,8 @@ def start_encoder(config: PretrainConfig, source: Source) -> Encoder:
     settings = replace(config.encoder, mpp=mpp or config.encoder.mpp, mpp_max=mpp_max or config.encoder.mpp_max)
     if config.init == RANDOM:
         encoder = build_encoder(settings, seed=config.seed)
+        if config.objective.needs.has_fixed_positions:
+            fix_positions(encoder)
     else:
         encoder, _ = import_weights(Path(config.init), settings)
     if config.adapt_batch_norm:

@@ -9,6 +9,9 @@ from PIL import Image
 
 from raypath.data.views import ViewSettings
 from raypath.errors import BadInput
+from raypath.export_job import export
+from raypath.import_job import import_encoder
+from raypath.models import load_encoder
 from raypath.objectives import MultitaskSettings
 from raypath.protocols.encoders import monitors_of
 from raypath.protocols.monitor import check_not_monitored, open_monitor
@@ -102,6 +105,20 @@ def test_the_watched_set_is_no_benchmark_for_this_encoder(finished, sets):
     with pytest.raises(BadInput, match="this set was watched while the encoder was pretrained"):
         check_not_monitored(declared, load_images(sets / "watched"))
     check_not_monitored(declared, load_images(sets / "cells"))
+
+
+def test_the_watched_set_travels_with_an_export_and_an_import_of_it(finished, tmp_path):
+    export(finished.path, tmp_path / "out")
+    file = tmp_path / "out" / "model.safetensors"
+    architecture = load_encoder(newest_valid(finished.checkpoints) / "encoder.safetensors").settings
+    settings = {"architecture": architecture.architecture, "options": architecture.options}
+    encoder, _, _ = import_encoder(file, tmp_path / "in", settings)
+    declared = monitors_of(str(finished.path))
+    assert monitors_of(str(file)) == monitors_of(str(encoder)) == declared
+    assert len(declared) == 1
+    assert "## Watched while training\n\n| | |\n|---|---|\n| watched |" in (tmp_path / "out" / "README.md").read_text()
+    export(encoder, tmp_path / "out")  # and on, in the place of the first
+    assert monitors_of(str(file)) == declared
 
 
 def test_val_rows_are_those_of_the_same_tasks(pool_config):

@@ -7,7 +7,8 @@ import torch
 
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
-from raypath.models import EncoderSettings, build_encoder, save_encoder
+from raypath.models import EncoderSettings, build_encoder, grid_embedding, save_encoder
+from raypath.objectives import MAESettings
 from raypath.run_folder import RunFolder
 from raypath.training.loop import LoopSettings
 from raypath.training.source import open_source
@@ -35,6 +36,21 @@ def test_random_weights_need_nothing(config):
     encoder = start_encoder(config, source)
     assert weights_equal(encoder, build_encoder(config.encoder, seed=config.seed))
     assert encoder.settings.mpp == source.mpp_range[0]
+
+
+def test_an_objective_with_fixed_positions_has_them_from_random_weights_only(config, tmp_path):
+    vit = replace(OTHER, architecture="vit_tiny_patch16_224", options={"embed_dim": 48, "depth": 1, "num_heads": 3})
+    vit = replace(vit, input_px=config.encoder.input_px)
+    config = replace(config, encoder=vit, objective=MAESettings(decoder_width=16, decoder_depth=1, decoder_heads=1))
+    source = open_source(config)
+    fixed = start_encoder(config, source).trunk.pos_embed
+    assert not fixed.requires_grad
+    assert torch.equal(fixed[0, 1:], grid_embedding(vit.input_px // 16, 48))
+    theirs = build_encoder(vit, seed=7)
+    save_encoder(theirs, tmp_path / "encoder.safetensors")
+    learnt = start_encoder(replace(config, init=str(tmp_path / "encoder.safetensors")), source).trunk.pos_embed
+    assert learnt.requires_grad
+    assert torch.equal(learnt, theirs.trunk.pos_embed)
 
 
 def test_an_encoder_of_raypath_brings_its_normalisation_and_options(config, tmp_path):
