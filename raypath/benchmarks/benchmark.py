@@ -1,8 +1,10 @@
 """What a score is measured on: samples with labels, patients and a split, and the number that counts.
 
 One decision: a benchmark is a table. Each row is one sample: `sample` (text id), `label` (class number), `patient` (text or
-null), `split`, and where its pixels are: a `path`, or a tile of a slide (`slide`, `slide_mpp`, `x_l0`, `y_l0`, `extent_l0`).
-Nothing is read or decoded here, so a benchmark of a million tiles is some columns of numbers.
+null), `split`, and where its pixels are: a `path` (with `item`, its number in a file of many, and `box`, the part of the image
+that is meant), or a tile of a slide (`slide`, `slide_mpp`, `x_l0`, `y_l0`, `extent_l0`). Where classes belong to pixels, `mask`
+is the file that says them, and `label` is only what splits are stratified by. Nothing is read or decoded here, so a benchmark of
+a million tiles is some columns of numbers.
 
 The test rows are behind `open_test`: `rows("test")` is an error, because every look at them is a draw from the same urn and has
 to be written down. What it costs: code that wants all rows at once (a leakage audit) takes `table` and says so by that name.
@@ -19,8 +21,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypath.benchmarks.facts import Count
 from raypath.benchmarks.splits import write_split
 from raypath.data.manifest import SPLITS
+from raypath.data.masks import MaskRule
 from raypath.errors import BadInput
 
 SAMPLE_FIELDS = (
@@ -29,7 +33,16 @@ SAMPLE_FIELDS = (
     pa.field("patient", pa.string()),
     pa.field("split", pa.string()),
 )
-IMAGE_SCHEMA = pa.schema([*SAMPLE_FIELDS, pa.field("path", pa.string())])
+IMAGE_SCHEMA = pa.schema(
+    [
+        *SAMPLE_FIELDS,
+        pa.field("path", pa.string()),
+        pa.field("slide", pa.string()),
+        pa.field("item", pa.int64()),
+        pa.field("box", pa.list_(pa.int64())),  # left, top, width, height in px
+        pa.field("mask", pa.string()),
+    ]
+)
 TILE_SCHEMA = pa.schema(
     [
         *SAMPLE_FIELDS,
@@ -38,13 +51,15 @@ TILE_SCHEMA = pa.schema(
         pa.field("x_l0", pa.int64()),
         pa.field("y_l0", pa.int64()),
         pa.field("extent_l0", pa.int64()),
+        pa.field("mask", pa.string()),
     ]
 )
 LARGEST_SHARE = (
     0.6  # above it, one class of a binary set is so common that a fixed threshold says little: take the AUROC
 )
 
-Primary = Literal["balanced_accuracy", "auroc"]
+Primary = Literal["balanced_accuracy", "auroc", "quadratic_kappa", "accuracy", "miou_macro", "dice_macro"]
+Kind = Literal["classification", "segmentation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +67,9 @@ class Benchmark:
     """One labelled set, ready to be scored; made by the settings of its kind (`settings.KINDS`)."""
 
     name: str
-    kind: Literal["classification"] = "classification"
+    kind: Kind = "classification"
     classes: tuple[str, ...]
-    """Class names; a label is an index into them."""
+    """Class names; a label, or a pixel of a mask, is an index into them."""
     primary: Primary
     """The metric that model selection and verdicts use."""
     mpp: float | None
@@ -65,6 +80,14 @@ class Benchmark:
     """sha256 over samples, labels, split, patients and file contents."""
     split_note: str
     """Where the split comes from, and what is odd about the data, for the report."""
+    mask_rule: MaskRule = "none"
+    """How the values of a mask file become classes (see `raypath.data.masks`)."""
+    strata: tuple[str, ...] = ()
+    """What `label` numbers where classes belong to pixels; else empty, and `label` numbers `classes`."""
+    built: tuple[Count, ...] = ()
+    """What was found beside what was published, for a set that is known."""
+    waived: tuple[str, ...] = ()
+    """Rules that somebody waived by name, e.g. "patient": tagged on every run."""
 
     def __post_init__(self) -> None:
         if self.table.schema not in (IMAGE_SCHEMA, TILE_SCHEMA):
@@ -96,7 +119,15 @@ class Benchmark:
         """Samples per split and class, the test included (a count tells nothing about a prediction)."""
         labels = self.table["label"].to_numpy()
         splits = np.array(self.table["split"].to_pylist(), dtype=str)
-        return {s: {c: int(np.sum((splits == s) & (labels == k))) for k, c in enumerate(self.classes)} for s in SPLITS}
+        names = self.strata or self.classes
+        return {s: {c: int(np.sum((splits == s) & (labels == k))) for k, c in enumerate(names)} for s in SPLITS}
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What must be seen beside any score: rules that were waived, data that are not the paper's."""
+        wrong = [str(count) for count in self.built if not count.is_equal]
+        found = {"raypath.data": f"not the paper's data: {'; '.join(wrong)}"} if wrong else {}
+        return found | ({"raypath.waived": ", ".join(self.waived)} if self.waived else {})
 
     def write_split(self, folder: Path) -> Path:
         """Write `split.csv` (sample, label, patient, split) into a folder; returns its path."""

@@ -9,6 +9,8 @@ from typing import Literal, Union
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
 from raypath.benchmarks.phantoms import load_phantoms
+from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -59,7 +61,12 @@ class PhantomsSettings:
 
 
 # settings -> benchmark; a new kind is one file and one line
-KINDS = (ImagesSettings, PhantomsSettings)
+KINDS = (
+    ImagesSettings,
+    PhantomsSettings,
+    PCamSettings,
+    GlaSSettings,
+)
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
 

@@ -12,6 +12,7 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,15 @@ import pyarrow.compute as pc
 
 from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How a set is divided."""
+
+    use_given: bool = True
+    """Whether a split that comes with the set stands."""
+
 
 NEW_SPLIT = {"train": 0.6, "val": 0.2, "test": 0.2}
 NEW_VAL = {"train": 0.8, "val": 0.2}

@@ -31,15 +31,23 @@ Cells = dict[str, str]
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image of a set."""
+    """One image of a set, or a part of one."""
 
     sample: str
-    """Path relative to the set's folder, with '/' on every system: the id."""
+    """The id: path relative to the set's folder, with '/' on every system, and what tells several samples of a file apart."""
     path: Path
     label: str
     split: str
     """ "" where none is given."""
     patient: str | None
+    slide: str | None = None
+    """The slide it was cut from, where that is known."""
+    item: int | None = None
+    """Its number in a file that holds many (.h5, .npy)."""
+    box: tuple[int, int, int, int] | None = None
+    """Left, top, width, height in px: the part of the image that is meant; None: all of it."""
+    mask: Path | None = None
+    """A file of the same extent that says the class of every pixel; `item` and `box` count for it too."""
 
 
 def read_image_rows(source: Path, *, label: str = "label") -> tuple[list[ImageRow], str]:

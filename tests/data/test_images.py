@@ -18,7 +18,8 @@ from raypath.slides import Slide
 
 def rows_of(*paths: Path) -> pa.Table:
     names = [path.name for path in paths]
-    columns = [names, range(len(names)), [None] * len(names), ["train"] * len(names), [str(p) for p in paths]]
+    none = [None] * len(names)
+    columns = [names, range(len(names)), none, ["train"] * len(names), [str(p) for p in paths], none, none, none, none]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA)], schema=IMAGE_SCHEMA)
 
 
