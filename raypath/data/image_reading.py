@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from raypath.data.images import UNREADABLE, read_image
+from raypath.data.image_files import UNREADABLE, read_image
 from raypath.data.pool import Pool
 from raypath.data.task_plan import TaskPlan
 from raypath.errors import TILE_FAULTS, BadInput, ImageUnreadable

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raypath.data.images import read_image
+from raypath.data.image_files import read_image
 from raypath.data.pool import load_pool
 from raypath.training.health import evaluating
 from raypath.training.settings import PretrainConfig

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from raypath.data.image_files import read_image
 from raypath.data.image_reading import ImageReader
-from raypath.data.images import read_image
 from raypath.data.pool import load_pool
 from raypath.data.quarantine import TileQuarantine, load_known_faults
 from raypath.data.task_plan import TaskPlan, TaskSettings

@@ -10,7 +10,8 @@ from PIL import Image
 from raypath.benchmarks import IMAGE_SCHEMA, load_phantoms
 from raypath.benchmarks.benchmark import TILE_SCHEMA
 from raypath.data import images
-from raypath.data.images import read_image, read_pixels
+from raypath.data.image_files import read_image
+from raypath.data.images import read_pixels
 from raypath.errors import BadInput
 from raypath.protocols import Samples
 from raypath.slides import Slide

@@ -22,8 +22,8 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits import SplitSettings
 from raypath.config import setting
+from raypath.data.image_files import images_of
 from raypath.data.image_rows import ImageRow
-from raypath.data.images import images_of
 from raypath.errors import BadInput
 
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}

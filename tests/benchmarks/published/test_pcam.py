@@ -7,7 +7,7 @@ import pytest
 from raypath.benchmarks import BenchmarkSettings
 from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.config import from_dict, override
-from raypath.data.images import read_image
+from raypath.data.image_files import read_image
 from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 
