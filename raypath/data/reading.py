@@ -98,12 +98,12 @@ class WindowReader:
             x_l0, y_l0 = self.index.corners(int(slide), np.array([tile]))
             try:
                 return int(slide), int(tile), self._pixels(int(slide), x_l0, y_l0)[0]
-            except SlideError:
-                continue
+            except SlideError as error:
+                last = error
         again = " and ".join(f"raypath index {part.folder / 'manifest.csv'}" for part in self.index.parts)
         raise BadInput(
             f"{self.index.folder}: {_NUM_SUBSTITUTES} tiles in a row cannot be read, nothing can stand at position"
-            f" {position}; are the slides still where they were? run: {again}"
+            f" {position}; the last one: {type(last).__name__}: {last}; mend that, or index the slides as they are now: {again}"
         )
 
 
