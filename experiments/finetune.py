@@ -1,8 +1,9 @@
-"""Score an encoder on a labelled set, without a search: fine-tune all its weights, or probe it frozen.
+"""Score an encoder on a labelled set, without a search: fine-tune all its weights, or keep it frozen.
 
     python experiments/finetune.py encoder=runs/ID benchmark.path=DIR                       fine-tuning
-    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen, linear
+    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen; or knn, or svm
     python experiments/finetune.py encoder=colour  benchmark.path=DIR protocol.kind=probe   the colour baseline
+    python experiments/finetune.py encoder=runs/ID benchmark.kind=pcam benchmark.path=DIR   a set as it is published
 
 Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
 again: counted).
@@ -10,14 +11,23 @@ again: counted).
 
 import launch
 from launch import say
-from transfers import LEDGER, device_here, open_and_score, refuse_monitored, status_of, transfer_tags
+from transfers import (
+    LEDGER,
+    device_here,
+    features_root,
+    open_and_score,
+    refuse_monitored,
+    scores_of,
+    status_of,
+    transfer_tags,
+)
 
-from raypath.benchmarks import Predictions, check_unopened, score
+from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
 from raypath.config import override, to_dict
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, finetune, probe
-from raypath.protocols.encoders import encoder_id, short_name
-from raypath.protocols.transfer import TransferConfig, training_samples, transfer_encoder
+from raypath.protocols import FinetuneSettings, Fitted, fit
+from raypath.protocols.encoders import WITHOUT_WEIGHTS, encoder_id, short_name
+from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import RunFolder, runs_root
 
 
@@ -31,8 +41,8 @@ def main(arguments: list[str]) -> None:
     config = override(TransferConfig(name="finetune"), assignments)
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
-    if config.encoder == "colour" and isinstance(config.protocol, FinetuneSettings):
-        raise BadInput("encoder=colour has nothing to fine-tune: set protocol.kind=probe")
+    if config.encoder in WITHOUT_WEIGHTS and isinstance(config.protocol, FinetuneSettings):
+        raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: set protocol.kind=probe")
     run_transfer(config, opens_test=opens_test, reopen=reopen)
 
 
@@ -52,10 +62,7 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     say(f"{benchmark.name}: {benchmark.split_note}")
     status = "FAILED"
     try:
-        train, val = training_samples(config, benchmark)
-        fitted = fit(
-            config, train, val, benchmark.primary, lambda epoch, metrics: tracker.log_metrics(run_id, metrics, epoch)
-        )
+        fitted = fit_with_progress(config, benchmark, tracker, run_id)
         show(tracker, run_id, run, "val", fitted.val, benchmark.primary)
         if opens_test:
             predictions = open_and_score(
@@ -71,29 +78,31 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     say(f"run {run.path}")
 
 
-def fit(config: TransferConfig, train, val, metric: str, log):
-    """The fitted protocol: something with `val` predictions and `predict(samples, device)`."""
-    device = device_here()
-    encoder = transfer_encoder(config, train)
-    if not isinstance(config.protocol, FinetuneSettings):
-        fitted = probe(encoder, train, val, config.protocol, metric=metric, device=device)
-        edge = ", on the edge of the grid: widen protocol.lowest_c or protocol.highest_c" if fitted.is_on_edge else ""
-        say(f"probe: C={fitted.c:g}{edge}")
-        return fitted
+def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run_id: str) -> Fitted:
+    """The fitted protocol, with a line for everything that takes its time."""
 
-    def report(epoch: int, metrics: dict[str, float], classifier, is_best: bool) -> None:
-        log(epoch, metrics)
+    def report(epoch: int, metrics: dict[str, float]) -> None:
+        tracker.log_metrics(run_id, metrics, epoch)
         say(f"epoch {epoch}/{config.protocol.epochs}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
 
-    return finetune(encoder, train, val, config.protocol, metric=metric, seed=config.seed, device=device, report=report)
+    fitted = fit(
+        config,
+        benchmark,
+        features_root=features_root(),
+        device=device_here(),
+        report=report,
+        progress=launch.counter("samples embedded"),
+    )
+    tracker.set_tags(run_id, fitted.feeding.tags)
+    say(f"fed with {fitted.feeding}\n{fitted.how}")
+    return fitted
 
 
 def show(tracker, run_id: str, run: RunFolder, split: str, predictions: Predictions, metric: str) -> None:
     """Print, save and log the scores of one split."""
     scores = score(predictions)
     predictions.save(run.path / f"{split}.parquet")
-    numbers = {f"{split}_{name}": scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")}
-    tracker.log_metrics(run_id, numbers)
+    tracker.log_metrics(run_id, scores_of(split, predictions))
     say(f"{split}: {metric} {scores[metric]:.3f}  ({len(predictions.sample)} samples)")
 
 

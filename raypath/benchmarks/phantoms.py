@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric
+from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric, with_contents
 from raypath.benchmarks.splits import check_classes, check_patients, keyed, label_budget
 from raypath.data.manifest import SlideRow, read_manifest
 from raypath.errors import BadInput
@@ -70,7 +70,7 @@ def load_phantoms(
         classes=classes,
         primary=primary_metric(labels, len(classes)),
         mpp=mpp,
-        table=table,
+        table=with_contents(table, sha256),
         data_hash=hash_rows(zip(columns["sample"], labels, splits, columns["patient"], content, strict=True), classes),
         split_note=_note(spec, min_share, splits),
     )

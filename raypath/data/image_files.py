@@ -6,6 +6,7 @@ that is done is part of the data and not of reading. An image that is not square
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import h5py
 import numpy as np
@@ -21,14 +22,21 @@ UNREADABLE = (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionB
 
 
 def read_image(
-    path: str, extent_px: int, place: float = 0.5, *, item: int | None = None, box: Sequence[int] | None = None
+    path: str,
+    extent_px: int,
+    place: float = 0.5,
+    *,
+    item: int | None = None,
+    box: Sequence[int] | None = None,
+    side_px: int | None = None,
 ) -> np.ndarray:
     """One image as uint8 [extent_px, extent_px, 3]: its largest square, antialiased; `item` and `box` as for `open_image`.
 
     `place` in (0, 1] says where along the longer side the square lies: 0.5 is the centre, and uniform numbers make every place
-    equally likely. Raises one of UNREADABLE.
+    equally likely. `side_px` takes the square of that side at the centre instead. Raises one of UNREADABLE.
     """
-    square = _square(open_image(path, item=item, box=box), place)
+    image = open_image(path, item=item, box=box)
+    square = _square(image, place) if side_px is None else _centre(image, side_px)
     if square.size != (extent_px, extent_px):
         square = square.resize((extent_px, extent_px), Image.Resampling.BICUBIC)
     return np.asarray(square)
@@ -51,6 +59,24 @@ def open_image(path: str, *, item: int | None = None, box: Sequence[int] | None 
     if min(left, top) < 0 or left + width > image.width or top + height > image.height:
         raise ValueError(f"the box {tuple(box)} leaves the image of {image.width} x {image.height} px")
     return image.crop((left, top, left + width, top + height))
+
+
+def size_of(path: str, *, item: int | None = None) -> tuple[int, int]:
+    """(width, height) in px of an image, from the header alone. Raises OSError or ValueError for a file that has none."""
+    if item is None:
+        with Image.open(local_path(path), formats=_FORMATS) as image:
+            return image.size
+    return _array_size(local_path(path))
+
+
+@lru_cache(maxsize=64)
+def _array_size(path: str) -> tuple[int, int]:
+    if path.endswith(".npy"):
+        height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[1:3]
+    else:
+        with h5py.File(path) as file:
+            height, width = images_of(file).shape[1:3]
+    return width, height
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
@@ -84,6 +110,15 @@ def images_of(file: h5py.File) -> h5py.Dataset:
     if len(found) != 1:
         raise ValueError(f"{len(found)} arrays of images in it ({', '.join(file)}): expected one, [N, H, W, 3]")
     return found[0]
+
+
+def _centre(image: Image.Image, side_px: int) -> Image.Image:
+    left, top = (image.width - side_px) // 2, (image.height - side_px) // 2
+    if min(left, top) < 0:
+        raise ValueError(
+            f"it is {image.width} x {image.height} px, smaller than the {side_px} px that are wanted of it"
+        )
+    return image.crop((left, top, left + side_px, top + side_px))
 
 
 def _square(image: Image.Image, place: float) -> Image.Image:
