@@ -10,6 +10,8 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.janowczyk1 import Janowczyk1Settings
+from raypath.benchmarks.published.janowczyk2 import Janowczyk2Settings
 from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.config import setting
 from raypath.errors import BadInput
@@ -66,6 +68,8 @@ KINDS = (
     PhantomsSettings,
     PCamSettings,
     GlaSSettings,
+    Janowczyk1Settings,
+    Janowczyk2Settings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
