@@ -4,7 +4,7 @@ One decision: a box is positive if the annotated part of it is larger than a sha
 appendix: "if surface of positive annotation was larger than the given value"), so one box with a little less than the share is a
 negative that holds some of what is looked for. Labels depend on masks, so every mask is read when the rows are made.
 
-What it costs: one decoding and one summed area per image, about 70 ms for 2000 x 2000 px; four threads share the images.
+What it costs: one decoding and one summed area per image, 0.2 s for 2000 x 2000 px with two busy cores; four threads share them.
 """
 
 from collections.abc import Sequence
@@ -38,12 +38,17 @@ def rows_by_area(
 
 
 def mask_of(row: ImageRow) -> np.ndarray:
-    """What is annotated of an image, bool [H, W]; raises BadInput naming the mask (or the image) that cannot be read."""
+    """What is annotated of an image, bool [H, W], nothing where it has no mask.
+
+    Raises BadInput naming the mask (or the image) that cannot be read.
+    """
     try:
         with Image.open(row.path) as image:
             size = image.size
     except UNREADABLE as error:
         raise BadInput(f"{row.path}: cannot be read ({error}); fetch the file again") from None
+    if row.mask is None:
+        return np.zeros(size[::-1], bool)
     try:
         return read_mask(str(row.mask), "binary", size=size).astype(bool)
     except UNREADABLE as error:

@@ -12,6 +12,9 @@ from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.benchmarks.published.janowczyk1 import Janowczyk1Settings
 from raypath.benchmarks.published.janowczyk2 import Janowczyk2Settings
+from raypath.benchmarks.published.janowczyk5 import Janowczyk5Settings
+from raypath.benchmarks.published.janowczyk6 import Janowczyk6Settings
+from raypath.benchmarks.published.janowczyk7 import Janowczyk7Settings
 from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.config import setting
 from raypath.errors import BadInput
@@ -70,6 +73,9 @@ KINDS = (
     GlaSSettings,
     Janowczyk1Settings,
     Janowczyk2Settings,
+    Janowczyk5Settings,
+    Janowczyk6Settings,
+    Janowczyk7Settings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
