@@ -10,7 +10,7 @@ lists with the split they give (84, 29 and 49 of them), which lie beside the aut
 
 What it costs: 277,524 small files are opened once each to hash them. Some tiles at a slide's edge are not square: their largest
 square is used. Sources: layout, lists and odd tiles, choosehappy/public@be2fe014 "DL tutorial Code/6-idc"; counts, appendix of the
-thesis waliens/phd-thesis@11db1cab (whose split by 230, 29 and 20 patients is not published) and, by class, the set's page on Kaggle.
+thesis waliens/phd-thesis@11db1cab (whose split by 230, 29 and 20 patients is not published), by class the set's page on Kaggle.
 """
 
 import re
