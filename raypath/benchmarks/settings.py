@@ -16,6 +16,7 @@ from raypath.benchmarks.published.janowczyk5 import Janowczyk5Settings
 from raypath.benchmarks.published.janowczyk6 import Janowczyk6Settings
 from raypath.benchmarks.published.janowczyk7 import Janowczyk7Settings
 from raypath.benchmarks.published.pcam import PCamSettings
+from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -76,6 +77,7 @@ KINDS = (
     Janowczyk5Settings,
     Janowczyk6Settings,
     Janowczyk7Settings,
+    StromaLBPSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
