@@ -8,9 +8,10 @@ One decision: samples are made as Mormont et al. 2020 say. Negatives are the box
 around the centre of each mitosis lie ten boxes, shifted at random; boxes of the grid that hold some mitosis are neither, and
 are counted. An image without `_pc.png` is taken as one without mitoses, as the authors' code does, and counted too.
 
-Not published: the overlap of the grid and the range of the shifts. The default is no overlap, since 311 images (as many as AMIDA13
-has of its first twelve patients) give 19,904 boxes of 250 px without and 69,975 with half, and there are 24,870 samples in all; the
-shifts keep the centre of a mitosis in the middle half of its box.
+Not published: the overlap of the grid and the range of the shifts. The default is no overlap: if there are 311 images, as
+AMIDA13 is said to have of its first twelve patients (not checked against it), these give 19,904 boxes of 250 px without and
+69,975 with half, and the paper has 24,870 samples in all. The shifts keep the centre of a mitosis in the middle half of its
+box.
 
 Costs one decoding and one labelling per mask, 0.2 s for 2000 x 2000 px with two busy cores. Sources: layout,
 choosehappy/public@1c0ef414 "DL tutorial Code/5-mitosis/step1_make_patches.m" and step6_make_patches_probs_based_blue_ratio.m;
