@@ -10,7 +10,13 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.janowczyk1 import Janowczyk1Settings
+from raypath.benchmarks.published.janowczyk2 import Janowczyk2Settings
+from raypath.benchmarks.published.janowczyk5 import Janowczyk5Settings
+from raypath.benchmarks.published.janowczyk6 import Janowczyk6Settings
+from raypath.benchmarks.published.janowczyk7 import Janowczyk7Settings
 from raypath.benchmarks.published.pcam import PCamSettings
+from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -66,6 +72,12 @@ KINDS = (
     PhantomsSettings,
     PCamSettings,
     GlaSSettings,
+    Janowczyk1Settings,
+    Janowczyk2Settings,
+    Janowczyk5Settings,
+    Janowczyk6Settings,
+    Janowczyk7Settings,
+    StromaLBPSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
