@@ -5,7 +5,7 @@ are kept as Parquet, and every number and interval is computed from that file al
 network. A class that is absent among the labels makes some metrics undefined; it is named under "missing", and the mean is
 taken over the classes that are there: never a silent zero, never a silent NaN.
 
-Legend: N samples, K classes. What it costs: 4 K bytes per sample on disk; a score sorts the samples twice per class (0.1 s for
+Legend: N samples, K classes. What it costs: 4 K bytes per sample on disk; a score sorts the samples twice per class (0.2 s for
 30,000 samples of two classes).
 """
 
