@@ -1,7 +1,8 @@
 """Scores of segmented objects: how many glands were found, how well each was outlined, how far the worst of its outline is off.
 
-Definitions: the GlaS challenge, Sirinukunwattana et al., Medical Image Analysis 35 (2017) 489, section 4, and its Matlab code
-(evaluation v6), read where the words leave a choice. Of the objects of one image,
+Definitions: the GlaS challenge, Sirinukunwattana et al., Medical Image Analysis 35 (2017) 489, and its evaluation page; where the
+words leave a choice, its code (evaluation v6, as translated in DIAGNijmegen/neural-odes-segmentation, metrics.py). Of the
+objects of one image,
 
     partner      of an object: that of the other mask with which it shares most pixels (the lowest number among equals)
     detection    a predicted object is a true positive where it covers more than half of its partner. (The challenge's page says
