@@ -85,7 +85,7 @@ def _rows_of_patients(predictions: Predictions) -> dict[str, np.ndarray]:
             "expected one for each: say it in the manifest"
         )
     names, number = np.unique(np.array(predictions.patient, dtype=object), return_inverse=True)
-    order = np.argsort(number, kind="stable")
+    order = np.argsort(number)
     parts = np.split(order, np.flatnonzero(np.diff(number[order])) + 1)
     return dict(zip(names, parts, strict=True))
 

@@ -74,6 +74,8 @@ def test_confidence_is_compared_within_a_bin():
     probability = [[0.95, 0.05]] * 10  # one bin of ten, of which eight are right
     scores = score(Predictions("abcdefghij", [None] * 10, [0] * 8 + [1] * 2, probability, ("x", "y")))
     assert scores["ece"] == pytest.approx(0.15)
+    certain = score(Predictions("ab", [None] * 2, [0, 1], [[0.95, 0.05], [1, 0]], ("x", "y")))
+    assert certain["ece"] == pytest.approx(abs(0.05 - 1) / 2)  # being certain is part of the last bin
 
 
 @settings(max_examples=40, deadline=None)

@@ -178,6 +178,15 @@ def test_a_class_of_one_patient_is_a_percentile_interval():
     assert score_interval(predictions, "miou_macro").level == "image"
 
 
+def test_a_patient_as_large_as_a_resample_without_it():
+    # one draw in three holds six images of the five small patients; taking the large one out of it would leave no image at all
+    patient = [f"p{i}" for i in range(5)] + ["large"] * 6
+    is_right = np.array([1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0])
+    predictions = _predictions(patient, 1 - is_right, np.eye(2)[[1] * 11][:, ::-1], 2)
+    interval = score_interval(predictions, "accuracy")
+    assert (interval.estimate, interval.method) == (pytest.approx(6 / 11), "bootstrap-t")
+
+
 def test_predictions_of_the_wrong_kind_are_refused():
     rng, names = np.random.default_rng(1), ["p", "p", "q", "q"]
     images, masks = labels(names, 2, rng), pixels(names, 2, rng)
