@@ -9,7 +9,10 @@ from typing import Literal, Union
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
 from raypath.benchmarks.phantoms import load_phantoms
+from raypath.benchmarks.published.breakhis import BreaKHisSettings
 from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.kather2016 import Kather2016Settings
+from raypath.benchmarks.published.nct_crc import NCTCRCSettings
 from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.config import setting
 from raypath.errors import BadInput
@@ -66,6 +69,9 @@ KINDS = (
     PhantomsSettings,
     PCamSettings,
     GlaSSettings,
+    NCTCRCSettings,
+    Kather2016Settings,
+    BreaKHisSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
