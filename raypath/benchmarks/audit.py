@@ -6,6 +6,7 @@ header of every image file is opened; pixels are not decoded, so damage further 
 costs: every byte is read once, for the hash that finds exact copies.
 """
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,7 +111,10 @@ def _headers(benchmark: Benchmark) -> tuple[Counter[tuple[int, int]], list[str]]
     for path in pc.unique(benchmark.table["path"]).to_pylist():
         if path.lower().endswith(IMAGE_SUFFIXES):
             try:
-                with Image.open(path) as image:
+                with (
+                    warnings.catch_warnings(action="ignore"),
+                    Image.open(path) as image,
+                ):  # what matters is an error below
                     sizes[image.size] += 1
             except UNREADABLE as error:
                 faults.append(f"{path} ({error})")
