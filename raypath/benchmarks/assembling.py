@@ -47,7 +47,7 @@ def assemble(
     strata = _strata(rows, () if is_dense else classes, name, at_least=1 if is_dense else 2)
     labels = [strata.index(row.label) for row in rows]
     content = _contents(rows)
-    groups = [f"patient {r.patient}" if r.patient else f"image {c}" for r, c in zip(rows, content, strict=True)]
+    groups = [_group(row, digest) for row, digest in zip(rows, content, strict=True)]
     patients, samples = [row.patient for row in rows], [row.sample for row in rows]
     given = [row.split if split.use_given else "" for row in rows]
     splits, made = complete_split(given, labels, groups, seed=seed, name=name)
@@ -91,6 +91,13 @@ def _strata(rows: Sequence[ImageRow], classes: Sequence[str], name: str, *, at_l
     if len(kept) < at_least:
         raise BadInput(f"{name}: found the classes {kept}; a benchmark needs at least two")
     return tuple(kept)
+
+
+def _group(row: ImageRow, content: str) -> str:
+    """What no split divides: the patient, else the slide, else the image with its exact copies."""
+    if row.patient:
+        return f"patient {row.patient}"
+    return f"slide {row.slide}" if row.slide else f"image {content}"
 
 
 def _contents(rows: Sequence[ImageRow]) -> list[str]:
