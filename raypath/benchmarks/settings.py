@@ -8,6 +8,7 @@ from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
+from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.benchmarks.published.pcam import PCamSettings
@@ -64,6 +65,7 @@ class PhantomsSettings:
 KINDS = (
     ImagesSettings,
     PhantomsSettings,
+    MasksSettings,
     PCamSettings,
     GlaSSettings,
 )
