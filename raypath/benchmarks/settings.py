@@ -11,6 +11,8 @@ from raypath.benchmarks.images import load_images
 from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.monuseg import MoNuSegSettings
+from raypath.benchmarks.published.pannuke import PanNukeSettings
 from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.config import setting
 from raypath.errors import BadInput
@@ -68,6 +70,8 @@ KINDS = (
     MasksSettings,
     PCamSettings,
     GlaSSettings,
+    PanNukeSettings,
+    MoNuSegSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
