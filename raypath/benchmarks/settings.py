@@ -11,9 +11,12 @@ from raypath.benchmarks.images import load_images
 from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.mitos_atypia import MitosAtypiaSettings
 from raypath.benchmarks.published.monuseg import MoNuSegSettings
 from raypath.benchmarks.published.pannuke import PanNukeSettings
 from raypath.benchmarks.published.pcam import PCamSettings
+from raypath.benchmarks.published.tupac import TUPACSettings
+from raypath.benchmarks.published.warwick_crc import WarwickCRCSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -72,6 +75,9 @@ KINDS = (
     GlaSSettings,
     PanNukeSettings,
     MoNuSegSettings,
+    MitosAtypiaSettings,
+    WarwickCRCSettings,
+    TUPACSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
