@@ -110,7 +110,8 @@ def _image(home: Path) -> tuple[Path, tuple[int, int], dict[str, np.ndarray]]:
 
 def _points(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
-        points = np.asarray(loadmat(path)["detection"], np.float64)
+        with path.open("rb") as file:
+            points = np.asarray(loadmat(file)["detection"], np.float64)
     except _DAMAGED as error:
         raise BadInput(
             f"{path}: no nuclei in it ({error}); expected MATLAB's variable detection: fetch it again"
