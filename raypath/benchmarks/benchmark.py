@@ -132,7 +132,7 @@ class Benchmark:
 
     def write_split(self, folder: Path) -> Path:
         """Write `split.csv` (sample, label, patient, split) into a folder; returns its path."""
-        return write_split(self.table, self.classes, folder)
+        return write_split(self.table, self.strata or self.classes, folder)
 
 
 def groups_of(rows: pa.Table) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
+from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.bach import BACHSettings
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
@@ -20,12 +21,17 @@ from raypath.benchmarks.published.janowczyk7 import Janowczyk7Settings
 from raypath.benchmarks.published.kather2016 import Kather2016Settings
 from raypath.benchmarks.published.lc25000 import LC25000Settings
 from raypath.benchmarks.published.mhist import MHISTSettings
+from raypath.benchmarks.published.mitos_atypia import MitosAtypiaSettings
+from raypath.benchmarks.published.monuseg import MoNuSegSettings
 from raypath.benchmarks.published.nct_crc import NCTCRCSettings
+from raypath.benchmarks.published.pannuke import PanNukeSettings
 from raypath.benchmarks.published.pcam import PCamSettings
 from raypath.benchmarks.published.pcam200 import PCam200Settings
 from raypath.benchmarks.published.ptcga200 import PTCGA200Settings
 from raypath.benchmarks.published.segpanda200 import SegPANDA200Settings
 from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
+from raypath.benchmarks.published.tupac import TUPACSettings
+from raypath.benchmarks.published.warwick_crc import WarwickCRCSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -79,6 +85,7 @@ class PhantomsSettings:
 KINDS = (
     ImagesSettings,
     PhantomsSettings,
+    MasksSettings,
     PCamSettings,
     GlaSSettings,
     Janowczyk1Settings,
@@ -96,6 +103,11 @@ KINDS = (
     PTCGA200Settings,
     PCam200Settings,
     SegPANDA200Settings,
+    PanNukeSettings,
+    MoNuSegSettings,
+    MitosAtypiaSettings,
+    WarwickCRCSettings,
+    TUPACSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 

@@ -46,7 +46,8 @@ def open_image(path: str, *, item: int | None = None, box: Sequence[int] | None 
     """An image in RGB: a file, number `item` of an array file (.h5 with one array of images, .npy), or `box` of either.
 
     `box` is left, top, width, height. Raises one of UNREADABLE: what Pillow does for a file it cannot decode, and ValueError for
-    what has no 8-bit colours of its own (more than 8 bits per channel, or pixels one can look through), or for a box outside.
+    what has no 8-bit colours of its own (more than 8 bits per channel, or pixels one can look through), or for a box outside or
+    without area; IndexError for an item that is not there.
     """
     if item is not None:
         image = Image.fromarray(_item(local_path(path), item))
@@ -56,6 +57,8 @@ def open_image(path: str, *, item: int | None = None, box: Sequence[int] | None 
     if box is None:
         return image
     left, top, width, height = box
+    if min(width, height) < 1:
+        raise ValueError(f"the box {tuple(box)} has no area")
     if min(left, top) < 0 or left + width > image.width or top + height > image.height:
         raise ValueError(f"the box {tuple(box)} leaves the image of {image.width} x {image.height} px")
     return image.crop((left, top, left + width, top + height))
@@ -91,12 +94,15 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
 
 def _item(path: str, item: int) -> np.ndarray:
     """uint8 [H, W, 3]. Whole numbers of 0 to 255 in another type are taken as they are (PanNuke has float64)."""
+    if item < 0:
+        raise IndexError(f"image {item}: images are numbered from 0")
     if path.endswith(".npy"):
         pixels = np.array(np.load(path, mmap_mode="r", allow_pickle=False)[item])
     else:
         with h5py.File(path) as file:
             pixels = np.array(images_of(file)[item])
-    whole = pixels.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # what is no number is no whole number either, and is refused below
+        whole = pixels.astype(np.uint8)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not np.array_equal(whole, pixels):
         raise ValueError(
             f"image {item} has the shape {pixels.shape} and the type {pixels.dtype}: expected RGB of 8 bits"
