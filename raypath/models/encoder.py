@@ -77,9 +77,9 @@ class Encoder(nn.Module):
         return [(index, found[index][1]) for index in wanted]
 
     def last_map(self, images: Tensor) -> Tensor:
-        """What the trunk pools, as a map [B, C, H / s, W / s]: s is 32, or the patch of a ViT, whose tokens lie in their grid again.
+        """What the trunk pools, as a map [B, C, H / s, W / s]; C is timm's `trunk.num_features`.
 
-        C is timm's `trunk.num_features`.
+        s is 32, or the patch of a ViT, whose tokens after the last norm lie in their grid again.
         """
         images = self.normalise(images)
         if hasattr(self.trunk, "num_prefix_tokens"):

@@ -24,7 +24,10 @@ class Segmenter(nn.Module):
         dropout: float = 0.1,
         is_frozen: bool = False,
     ):
-        """`dropout` is that before the last convolution (torchvision's FCNHead: 0.1). Raises TypeError for an encoder without maps."""
+        """`dropout` is that before the last convolution (torchvision's FCNHead: 0.1).
+
+        Raises TypeError, by name, for an encoder whose maps the decoder cannot take.
+        """
         super().__init__()
         self.encoder = encoder.requires_grad_(False) if is_frozen else encoder
         self.decoder = build_decoder(encoder, decoder, num_classes, dropout)
