@@ -20,7 +20,14 @@ from raypath.errors import BadInput, Preempted
 from raypath.protocols import ProbeSettings, Samples, probe
 from raypath.protocols.encoders import COLOUR, RANDOM, encoder_id, monitors_of, short_name
 from raypath.protocols.monitor import check_not_monitored
-from raypath.protocols.transfer import TransferConfig, extent_of, training_samples, transfer_encoder
+from raypath.protocols.transfer import (
+    TransferConfig,
+    check_protocol,
+    extent_of,
+    samples_of,
+    training_samples,
+    transfer_encoder,
+)
 from raypath.run_folder import RunFolder
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
@@ -107,6 +114,8 @@ def compare(
     for source in sources:
         refuse_monitored(source, benchmark)
     entrants = entrants_of(config, sources, labels or [short_name(source) for source in sources], benchmark, study)
+    for entrant in entrants:
+        check_protocol(entrant.config, benchmark)
     ids = [entrant.identity for entrant in entrants]
     twice = next((source for source, own in zip(sources, ids) if ids.count(own) > 1), None)
     if twice:
@@ -260,7 +269,7 @@ def open_and_score(
     """The predictions on test, after the opening was written into the ledger."""
     who = encoder_id(config.encoder, seed=config.seed)
     rows = open_test(benchmark, who, reason, ledger=ledger / LEDGER, reopen=reopen, unless=unless)
-    return predict(Samples.of(rows, benchmark.classes, extent_of(config)), device_here())
+    return predict(samples_of(config, benchmark, rows), device_here())
 
 
 def device_here() -> torch.device:

@@ -8,18 +8,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 
 from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget
 from raypath.config import setting
+from raypath.errors import BadInput
 from raypath.models.batch_norm_adaptation import ADAPTATION_BATCHES, adapt_batch_norm, recalibrate_batch_norm
-from raypath.protocols.encoders import input_px, open_encoder
+from raypath.protocols.encoders import COLOUR, input_px, open_encoder
 from raypath.protocols.finetune import FinetuneSettings
+from raypath.protocols.masked_samples import MaskedSamples
+from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.samples import Samples
+from raypath.protocols.segment import SegmentSettings
 
-ProtocolSettings = Union[FinetuneSettings, ProbeSettings]  # noqa: UP007
+ProtocolSettings = Union[FinetuneSettings, ProbeSettings, SegmentSettings, PixelColourSettings]  # noqa: UP007
+OF_PIXELS = (SegmentSettings, PixelColourSettings)
 _BATCH = 64  # images per batch for batch norm's statistics; the second paper's batch
 _DEFAULT_EXTENT_PX = 96  # for an encoder that takes any
 
@@ -67,16 +73,43 @@ class TransferConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
 
 
-def training_samples(config: TransferConfig, benchmark: Benchmark) -> tuple[Samples, Samples]:
-    """Train (within the label budget) and val, read at the extent of the encoder."""
+def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
+    """Raise BadInput, before anything is read, for a protocol that is none for the benchmark or for the encoder."""
+    kind, is_dense = config.protocol.kind, benchmark.kind == "segmentation"
+    if isinstance(config.protocol, OF_PIXELS) != is_dense:
+        fitting = "segment, or pixel_colour" if is_dense else "finetune, or probe"
+        raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
+    if isinstance(config.protocol, PixelColourSettings) and config.encoder != COLOUR:
+        raise BadInput(
+            "protocol.kind=pixel_colour looks at colours alone: set encoder=colour, or protocol.kind=segment"
+        )
+    if isinstance(config.protocol, SegmentSettings) and config.encoder == COLOUR:
+        raise BadInput("encoder=colour has no maps: set protocol.kind=pixel_colour")
+    if is_dense and (config.extent_px or config.batch_norm != "keep"):
+        raise BadInput(
+            f"extent_px={config.extent_px}, batch_norm={config.batch_norm} with protocol.kind={kind}: expected 0 and keep; images"
+            " are taken as they are, in crops of protocol.crop_px"
+        )
+
+
+def samples_of(config: TransferConfig, benchmark: Benchmark, rows: pa.Table) -> Samples | MaskedSamples:
+    """The samples of some rows: squares at the extent of the encoder, or whole images with their masks."""
+    if benchmark.kind == "segmentation":
+        return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule)
+    return Samples.of(rows, benchmark.classes, extent_of(config))
+
+
+def training_samples(
+    config: TransferConfig, benchmark: Benchmark
+) -> tuple[Samples, Samples] | tuple[MaskedSamples, MaskedSamples]:
+    """Train (within the label budget) and val, as `samples_of` reads them."""
     train = benchmark.rows("train")
     if config.per_class_train:
         train = label_budget(train, config.per_class_train, seed=config.seed)
-    extent_px = extent_of(config)
-    return tuple(Samples.of(rows, benchmark.classes, extent_px) for rows in (train, benchmark.rows("val")))
+    return tuple(samples_of(config, benchmark, rows) for rows in (train, benchmark.rows("val")))
 
 
-def transfer_encoder(config: TransferConfig, train: Samples) -> nn.Module:
+def transfer_encoder(config: TransferConfig, train: Samples | MaskedSamples) -> nn.Module:
     """The encoder that a transfer starts from, on CPU, its batch norm as the config has it."""
     encoder = open_encoder(config.encoder, seed=config.seed)
     if config.batch_norm != "keep" and getattr(encoder, "has_batch_norm", False):

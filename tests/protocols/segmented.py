@@ -47,3 +47,17 @@ def benchmark(folder: Path, **settings) -> Benchmark:
     """Those files as a benchmark."""
     rows = write_blobs(folder, **settings)
     return assemble(rows, FACTS, SplitSettings(), name="blobs", seed=0, classes=CLASSES, mask_rule="binary")
+
+
+def write_glas(folder: Path, *, num: int = 20) -> Path:
+    """Such images as the GlaS set lies in its folder, of ten patients."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["name, patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)"]
+    for number in range(num):
+        image, mask = draw(number)
+        name, patient = f"train_{number + 1}", number % 10
+        Image.fromarray(image).save(folder / f"{name}.bmp")
+        Image.fromarray(mask).save(folder / f"{name}_anno.bmp")
+        lines.append(f"{name}, {patient}, {('benign', 'malignant')[patient % 2]}, healthy")
+    (folder / "Grade.csv").write_text("\n".join(lines) + "\n")
+    return folder
