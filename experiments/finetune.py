@@ -5,6 +5,11 @@
     python experiments/finetune.py encoder=colour  benchmark.path=DIR protocol.kind=probe   the colour baseline
     python experiments/finetune.py encoder=runs/ID benchmark.kind=pcam benchmark.path=DIR   a set as it is published
 
+A set whose pixels have classes is segmented:
+
+    python experiments/finetune.py encoder=runs/ID benchmark.kind=glas benchmark.path=DIR protocol.kind=segment
+    python experiments/finetune.py encoder=colour  benchmark.kind=glas benchmark.path=DIR protocol.kind=pixel_colour
+
 Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
 again: counted).
 """
@@ -23,12 +28,17 @@ from transfers import (
 )
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
+from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
 from raypath.config import override, to_dict
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, Fitted, fit
-from raypath.protocols.encoders import WITHOUT_WEIGHTS, encoder_id, short_name
-from raypath.protocols.transfer import TransferConfig
+from raypath.protocols import Fitted, fit
+from raypath.protocols.encoders import encoder_id, short_name
+from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.transfer import TransferConfig, check_protocol
 from raypath.run_folder import RunFolder, runs_root
+from raypath.study.figures import segmentation_figure
+
+NUM_PICTURES = 4
 
 
 def main(arguments: list[str]) -> None:
@@ -41,8 +51,6 @@ def main(arguments: list[str]) -> None:
     config = override(TransferConfig(name="finetune"), assignments)
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
-    if config.encoder in WITHOUT_WEIGHTS and isinstance(config.protocol, FinetuneSettings):
-        raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: set protocol.kind=probe")
     run_transfer(config, opens_test=opens_test, reopen=reopen)
 
 
@@ -50,6 +58,7 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     """One transfer as one MLflow run; raises BadInput before anything is trained if the test is wanted and used up."""
     who = encoder_id(config.encoder, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark = config.benchmark.load(config.seed)
+    check_protocol(config, benchmark)
     refuse_monitored(config.encoder, benchmark)
     if opens_test and not reopen:
         check_unopened(benchmark, who, ledger=runs_root() / LEDGER)
@@ -64,6 +73,8 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     try:
         fitted = fit_with_progress(config, benchmark, tracker, run_id)
         show(tracker, run_id, run, "val", fitted.val, benchmark.primary)
+        if fitted.looks:
+            picture(tracker, run_id, run, fitted, benchmark)
         if opens_test:
             predictions = open_and_score(
                 config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=runs_root(), reopen=reopen
@@ -80,10 +91,13 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
 
 def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run_id: str) -> Fitted:
     """The fitted protocol, with a line for everything that takes its time."""
+    protocol = config.protocol
+    is_counted_in_steps = isinstance(protocol, SegmentSettings)
+    unit, num = ("update", protocol.num_steps) if is_counted_in_steps else ("epoch", getattr(protocol, "epochs", 0))
 
-    def report(epoch: int, metrics: dict[str, float]) -> None:
-        tracker.log_metrics(run_id, metrics, epoch)
-        say(f"epoch {epoch}/{config.protocol.epochs}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+    def report(number: int, metrics: dict[str, float]) -> None:
+        tracker.log_metrics(run_id, metrics, number)
+        say(f"{unit} {number}/{num}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
 
     fitted = fit(
         config,
@@ -98,12 +112,19 @@ def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run
     return fitted
 
 
-def show(tracker, run_id: str, run: RunFolder, split: str, predictions: Predictions, metric: str) -> None:
+def show(tracker, run_id: str, run: RunFolder, split: str, predictions: Predictions | PixelPredictions, metric: str):
     """Print, save and log the scores of one split."""
-    scores = score(predictions)
+    scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
     predictions.save(run.path / f"{split}.parquet")
     tracker.log_metrics(run_id, scores_of(split, predictions))
     say(f"{split}: {metric} {scores[metric]:.3f}  ({len(predictions.sample)} samples)")
+
+
+def picture(tracker, run_id: str, run: RunFolder, fitted: Fitted, benchmark: Benchmark) -> None:
+    """Four images of val with their truth and what was said."""
+    figure = segmentation_figure(fitted.looks(NUM_PICTURES), benchmark.classes)
+    figure.savefig(run.path / "val.png", dpi=120)
+    tracker.log_picture(run_id, run.path / "val.png", "val.png")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from launch import console, say
 from rich.table import Table
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, open_test, score
+from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
 from raypath.config import config_hash, to_dict
 from raypath.data.images import Frame
 from raypath.errors import BadInput, Preempted
@@ -31,7 +32,7 @@ from raypath.protocols.encoders import (
     short_name,
 )
 from raypath.protocols.monitor import check_not_monitored
-from raypath.protocols.transfer import TransferConfig, feeding, training_samples
+from raypath.protocols.transfer import TransferConfig, check_protocol, feeding, training_samples
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
@@ -122,6 +123,8 @@ def compare(
     for source in sources:
         refuse_monitored(source, benchmark)
     entrants = entrants_of(config, sources, labels or [short_name(source) for source in sources], benchmark, study)
+    for entrant in entrants:
+        check_protocol(entrant.config, benchmark)
     ids = [entrant.identity for entrant in entrants]
     twice = next((source for source, own in zip(sources, ids) if ids.count(own) > 1), None)
     if twice:
@@ -280,10 +283,10 @@ def winner_of(run: RunFolder) -> str:
     return f"winner of {run.id}"
 
 
-def scores_of(split: str, predictions: Predictions) -> dict[str, float]:
-    """The scores of a split, named for MLflow."""
-    scores = score(predictions)
-    return {f"{split}_{name}": scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")}
+def scores_of(split: str, predictions: Predictions | PixelPredictions) -> dict[str, float]:
+    """The scores of a split that are one number each, named for MLflow."""
+    scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
+    return {f"{split}_{name}": value for name, value in scores.items() if isinstance(value, float)}
 
 
 def open_and_score(

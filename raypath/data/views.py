@@ -20,7 +20,8 @@ from raypath.data.stain import NUM_DRAWS, jitter_stain, stain_matrices
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the package registry for news at every import
 
-_VIEWS, _STAIN = 101, 103  # keep these keys apart from those of the plan, of each other and of `views_torch`
+# keep these keys apart from those of the plan, of each other, of `views_torch` and of `crops`
+_VIEWS, _STAIN, _COLOURS = 101, 103, 106
 _FIRST_LOCAL = 1 << 20  # view number of the first local view: behind all global ones, however many there are
 _FROM_0_TO_1 = (
     *("brightness", "contrast", "saturation", "hue", "stain"),
@@ -166,6 +167,29 @@ class Views:
     def _stains(self, positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         keys = derive_key(self.seed, _STAIN, positions[:, None, None], numbers[:, None], np.arange(NUM_DRAWS))
         return stain_matrices(uniform(keys), self.settings.stain)  # [N, V, 3, 4]
+
+
+class Colours:
+    """The colours of a view and nothing else: for images whose pixels must stay where their mask has them.
+
+    Of the settings, what concerns place and extent says nothing here, nor do the chances of further views.
+    """
+
+    def __init__(self, settings: ViewSettings, seed: int):
+        import albumentations as A
+
+        group = settings.global_views
+        self.settings, self.seed = settings, seed
+        self._pipeline = A.Compose([A.NoOp()]), _build(settings, group, *group.chances[0])[1]
+
+    def __call__(self, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, 3] at positions [N] -> the same shape, each image by the keys of its position."""
+        keys = derive_key(self.seed, _COLOURS, positions).tolist()
+        stains = [None] * len(keys)
+        if self.settings.stain:
+            draws = derive_key(self.seed, _COLOURS, positions[:, None], 1 + np.arange(NUM_DRAWS))
+            stains = stain_matrices(uniform(draws), self.settings.stain)
+        return np.stack([_one(*row) for row in zip(images, [self._pipeline] * len(keys), keys, stains)])
 
 
 def uniform(keys: np.ndarray) -> np.ndarray:

@@ -59,11 +59,36 @@ class Encoder(nn.Module):
 
         Raises TypeError, by name, for an architecture without a pyramid (a plain ViT, say).
         """
-        strides = [info.get("reduction") for info in getattr(self.trunk, "feature_info", [])]
+        wanted = [index for index, _ in self._pyramid_levels()]
+        return self.trunk.forward_intermediates(self.normalise(images), indices=wanted, intermediates_only=True)
+
+    @property
+    def pyramid_channels(self) -> list[int]:
+        """The C_i of `pyramid`; raises TypeError as it does."""
+        return [num_channels for _, num_channels in self._pyramid_levels()]
+
+    def _pyramid_levels(self) -> list[tuple[int, int]]:
+        """(Index in timm's list of maps, channels) of each map of the pyramid."""
+        found = [(info.get("reduction"), info.get("num_chs")) for info in getattr(self.trunk, "feature_info", [])]
+        strides = [stride for stride, _ in found]
         wanted = [strides.index(s) for s in PYRAMID_STRIDES if s in strides]
         if len(wanted) < 2 or not hasattr(self.trunk, "forward_intermediates"):
             raise TypeError(f"{self.settings.architecture} has no feature pyramid: its maps have the strides {strides}")
-        return self.trunk.forward_intermediates(self.normalise(images), indices=wanted, intermediates_only=True)
+        return [(index, found[index][1]) for index in wanted]
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """What the trunk pools, as a map [B, C, H / s, W / s]; C is timm's `trunk.num_features`.
+
+        s is 32, or the patch of a ViT, whose tokens after the last norm lie in their grid again.
+        """
+        images = self.normalise(images)
+        if hasattr(self.trunk, "num_prefix_tokens"):
+            patch = self.trunk.patch_embed.patch_size
+            grid = images.shape[2] // patch[0], images.shape[3] // patch[1]
+            return self.tokens(images)[1].transpose(1, 2).unflatten(2, grid)
+        features = self.trunk.forward_features(images)
+        is_last = getattr(self.trunk, "output_fmt", "NCHW") == "NHWC"  # Swin
+        return features.permute(0, 3, 1, 2) if is_last else features
 
     def tokens(
         self, images: Tensor, mask: Tensor | None = None, mask_token: Tensor | None = None, keep: Tensor | None = None

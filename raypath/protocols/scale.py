@@ -77,7 +77,7 @@ def feeding_of(encoder: nn.Module, benchmark: Benchmark, scale: Scale, extent_px
     encoder does not know its um per px, and for samples smaller than one token.
     """
     settings = getattr(encoder, "settings", None)
-    trained = None if settings is None or settings.mpp is None else (settings.mpp, settings.mpp_max or settings.mpp)
+    trained = _trained_mpp(encoder)
     extent_px = extent_px or (settings.input_px if settings else _ANY_EXTENT_PX)
     sides = sides_of(benchmark)
     if scale == "resize":
@@ -95,6 +95,17 @@ def feeding_of(encoder: nn.Module, benchmark: Benchmark, scale: Scale, extent_px
     mpp = benchmark.mpp and benchmark.mpp * side_px / extent_px
     frame = Frame(extent_px=extent_px, side_px=side_px, mpp=benchmark.mpp)
     return Feeding(frame=frame, mpp=mpp, trained_mpp=trained)
+
+
+def as_it_is(encoder: nn.Module | None, benchmark: Benchmark, extent_px: int) -> Feeding:
+    """Images in crops of `extent_px`, their px unchanged: what a segmentation sees."""
+    frame = Frame(extent_px=extent_px, side_px=extent_px, mpp=benchmark.mpp)
+    return Feeding(frame=frame, mpp=benchmark.mpp, trained_mpp=_trained_mpp(encoder))
+
+
+def _trained_mpp(encoder: nn.Module | None) -> tuple[float, float] | None:
+    settings = getattr(encoder, "settings", None)
+    return None if settings is None or settings.mpp is None else (settings.mpp, settings.mpp_max or settings.mpp)
 
 
 def _factor(benchmark: Benchmark, trained: tuple[float, float] | None) -> float:

@@ -16,16 +16,20 @@ from torch import nn
 from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget, label_fraction
 from raypath.config import setting
 from raypath.data.images import Frame
+from raypath.errors import BadInput
 from raypath.models.batch_norm_adaptation import ADAPTATION_BATCHES, adapt_batch_norm, recalibrate_batch_norm
-from raypath.protocols.encoders import RANDOM_BN, open_encoder
+from raypath.protocols.encoders import COLOUR, RANDOM_BN, WITHOUT_WEIGHTS, open_encoder
 from raypath.protocols.finetune import FinetuneSettings
 from raypath.protocols.knn import KnnSettings
+from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.samples import Samples
 from raypath.protocols.scale import Feeding, Scale, feeding_of
+from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.svm import SvmSettings
 
-ProtocolSettings = Union[FinetuneSettings, ProbeSettings, KnnSettings, SvmSettings]  # noqa: UP007
+OF_PIXELS = (SegmentSettings, PixelColourSettings)
+ProtocolSettings = Union[FinetuneSettings, ProbeSettings, KnnSettings, SvmSettings, *OF_PIXELS]
 _BATCH = 64  # images per batch for batch norm's statistics; the second paper's batch
 
 
@@ -77,6 +81,27 @@ class TransferConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if not 0 < self.fraction_train <= 1:
             raise ValueError(f"fraction_train={self.fraction_train}: expected more than 0 and at most 1")
+
+
+def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
+    """Raise BadInput, before anything is read, for a protocol that is none for the benchmark or for the encoder."""
+    kind, is_dense = config.protocol.kind, benchmark.kind == "segmentation"
+    if isinstance(config.protocol, OF_PIXELS) != is_dense:
+        fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
+        raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
+    if isinstance(config.protocol, PixelColourSettings) and config.encoder != COLOUR:
+        raise BadInput(
+            "protocol.kind=pixel_colour looks at colours alone: set encoder=colour, or protocol.kind=segment"
+        )
+    if isinstance(config.protocol, SegmentSettings) and config.encoder in WITHOUT_WEIGHTS:
+        raise BadInput(f"encoder={config.encoder} has no maps: set protocol.kind=pixel_colour and encoder=colour")
+    if isinstance(config.protocol, FinetuneSettings) and config.encoder in WITHOUT_WEIGHTS:
+        raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: set protocol.kind=probe")
+    if is_dense and (config.extent_px or config.batch_norm != "keep" or config.scale == "match_mpp"):
+        raise BadInput(
+            f"extent_px={config.extent_px}, batch_norm={config.batch_norm}, scale={config.scale} with protocol.kind={kind}: images"
+            " are taken as they are, in crops of protocol.crop_px; leave these settings out"
+        )
 
 
 def train_rows(config: TransferConfig, benchmark: Benchmark) -> pa.Table:

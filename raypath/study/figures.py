@@ -8,7 +8,10 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from raypath.benchmarks import Predictions, score
 
@@ -70,4 +73,24 @@ def score_figure(rows: list[tuple[str, float, float, float]], metric: str, chanc
     axes.set_ylim(len(rows) - 0.5, -0.65)
     axes.set(xlabel=f"{metric.replace('_', ' ')} on test, 95 % interval", xlim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def segmentation_figure(rows: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], classes: tuple[str, ...]) -> Figure:
+    """Images beside their classes: (name, image uint8 [H, W, 3], truth [H, W], prediction [H, W]) from top to bottom."""
+    figure = Figure(figsize=(8.4, 0.5 + 2.4 * len(rows)), layout="constrained")
+    colours = colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    shown = ListedColormap([PALE, *(colours(k) for k in range(len(classes) - 1))])
+    for (name, *pictures), line in zip(rows, figure.subplots(len(rows), 3, squeeze=False)):
+        for picture, axes in zip(pictures, line):
+            is_image = picture.ndim == 3
+            axes.imshow(picture, **({} if is_image else {"cmap": shown, "vmin": -0.5, "vmax": len(classes) - 0.5}))
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+        line[0].set_ylabel(fill(name, _NAME_CHARACTERS), fontsize=7)
+        line[2].set_xlabel(f"{np.mean(pictures[1] == pictures[2]):.0%} of pixels right", fontsize=7)
+    for title, axes in zip(("image", "truth", "prediction"), figure.axes):
+        axes.set_title(title, fontsize=9)
+    patches = [Patch(color=shown(k), label=name) for k, name in enumerate(classes)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(classes)), frameon=False, fontsize=8)
     return figure

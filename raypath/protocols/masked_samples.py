@@ -1,0 +1,44 @@
+"""Images whose every pixel has a class, in memory: what a segmentation trains on and predicts.
+
+One decision: the counterpart of `Samples` for images that stay as large as they are; a prediction of it is how often each class was
+called each class, so no predicted mask is kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from raypath.benchmarks.pixel_metrics import PixelPredictions, pixel_confusion
+from raypath.data.masked_images import Masked, read_masked
+from raypath.data.masks import MaskRule
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedSamples:
+    """N images with masks."""
+
+    masked: list[Masked]
+    """Image uint8 [H, W, 3] and classes uint8 [H, W] of each."""
+    names: tuple[str, ...]
+    patients: tuple[str | None, ...]
+    classes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, rows: pa.Table, classes: tuple[str, ...], rule: MaskRule) -> "MaskedSamples":
+        """Read the rows of a segmentation benchmark; raises BadInput as `read_masked` does."""
+        return cls(
+            masked=read_masked(rows, rule, classes),
+            names=tuple(rows["sample"].to_pylist()),
+            patients=tuple(rows["patient"].to_pylist()),
+            classes=tuple(classes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.masked)
+
+    def predictions(self, classes_of: Callable[[np.ndarray], np.ndarray]) -> PixelPredictions:
+        """What `classes_of` says about each image: uint8 [H, W, 3] -> classes [H, W]."""
+        confusion = [pixel_confusion(mask, classes_of(image), len(self.classes)) for image, mask in self.masked]
+        return PixelPredictions(self.names, self.patients, np.stack(confusion), self.classes)

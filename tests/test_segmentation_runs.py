@@ -1,0 +1,127 @@
+"""A segmentation from the command line's config to what is left behind."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pyarrow.compute as pc
+import pytest
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+import finetune as finetune_script
+from transfers import LEDGER
+
+from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
+from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.config import config_hash, override
+from raypath.errors import BadInput
+from raypath.protocols import FinetuneSettings
+from raypath.protocols.pixel_colour import PixelColourSettings
+from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.transfer import TransferConfig, check_protocol, train_rows
+from tests.protocols import segmented, small
+
+QUICK = SegmentSettings(crop_px=32, num_steps=32, batch=4, lr=1e-2, head="unet", jitter=0.0, validate_every=16)
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory):
+    return segmented.benchmark(tmp_path_factory.mktemp("blobs"))
+
+
+@pytest.fixture
+def config(tmp_path):
+    return TransferConfig(encoder=str(small.write_encoder(tmp_path / "tiny.safetensors")), protocol=QUICK)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The networks here are tiny, and threads that wait for each other on a busy machine are not."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class FakeTracker:
+    """Keeps what it is told, where MLflow would."""
+
+    def __init__(self):
+        self.metrics, self.pictures, self.ended = {}, [], []
+
+    def start_run(self, name, **kwargs):
+        return name
+
+    def log_metrics(self, run_id, metrics, step=None):
+        self.metrics |= metrics
+
+    def log_picture(self, run_id, picture, name):
+        assert Path(picture).is_file()
+        self.pictures.append(name)
+
+    def set_tags(self, run_id, tags):
+        self.tags = tags
+
+    def end_run(self, run_id, status):
+        self.ended.append(status)
+
+
+@pytest.mark.parametrize("kind", ["segment", "pixel_colour"])
+def test_a_run_leaves_scores_predictions_and_a_picture(kind, config, tmp_path, monkeypatch, capsys):
+    tracker = FakeTracker()
+    monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(finetune_script.launch, "start_ray", lambda: None)  # nothing here needs it
+    monkeypatch.setattr(finetune_script.launch, "start_tracking", lambda: tracker)
+    if kind == "pixel_colour":
+        config = replace(config, encoder="colour", protocol=PixelColourSettings())
+    config = replace(config, benchmark=GlaSSettings(path=str(segmented.write_glas(tmp_path / "glas"))))
+    finetune_script.run_transfer(config, opens_test=True)
+    said, benchmark = capsys.readouterr().out, config.benchmark.load(config.seed)
+    (folder,) = (tmp_path / "runs").glob(f"{kind}-glas-*")
+    assert tracker.ended == ["FINISHED"]
+    assert tracker.pictures == ["val.png"]
+    with Image.open(folder / "val.png") as image:
+        assert min(image.size) > 400
+    for split in ("val", "test"):
+        predictions = PixelPredictions.load(folder / f"{split}.parquet")
+        scores = score_pixels(predictions)
+        rows = benchmark.table.filter(pc.equal(benchmark.table["split"], split))
+        assert sorted(predictions.sample) == rows["sample"].to_pylist()
+        assert tracker.metrics[f"{split}_miou_macro"] == scores["miou_macro"] > 0.5  # of one class: 0.35
+        assert f"{split}: miou_macro {scores['miou_macro']:.3f}  (4 samples)" in said
+    opening = json.loads((tmp_path / "runs" / LEDGER).read_text())
+    assert opening["data_hash"] == benchmark.data_hash
+
+
+def test_protocol_and_benchmark_must_go_together(benchmark, config):
+    labelled = SimpleNamespace(kind="classification", name="labelled")
+    check_protocol(config, benchmark)
+    check_protocol(replace(config, protocol=FinetuneSettings()), labelled)
+    for wrong, other, message in (
+        (replace(config, protocol=FinetuneSettings()), benchmark, "blobs is a segmentation; set protocol.kind=segment"),
+        (config, labelled, "labelled is a classification; set protocol.kind=finetune"),
+        (replace(config, protocol=PixelColourSettings()), benchmark, "set encoder=colour"),
+        (replace(config, encoder="colour"), benchmark, "set protocol.kind=pixel_colour"),
+        (replace(config, extent_px=64), benchmark, "extent_px=64.*in crops of protocol.crop_px"),
+        (replace(config, batch_norm="adapt"), benchmark, "batch_norm=adapt"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            check_protocol(wrong, other)
+
+
+def test_a_label_budget_holds_for_images_too(benchmark, config):
+    assert len(train_rows(replace(config, per_class_train=4), benchmark)) == 4
+    assert len(train_rows(config, benchmark)) == 12
+
+
+def test_its_settings_come_from_the_command_line_and_enter_the_hash():
+    config = override(TransferConfig(), ["protocol.kind=segment", "protocol.head=upernet", "protocol.crop_px=512"])
+    assert config.protocol == SegmentSettings(head="upernet", crop_px=512)
+    assert config_hash(config) != config_hash(override(config, ["protocol.head=fcn"]))
+    with pytest.raises(BadInput, match="protocol.head"):
+        override(config, ["protocol.head=pspnet"])
