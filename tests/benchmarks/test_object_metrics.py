@@ -75,6 +75,9 @@ def test_masks_without_objects():
     for truth, predicted in ((gland, none), (none, gland)):
         scores = judge(truth, predicted)
         assert (scores["object_f1"], scores["object_dice"], scores["object_hausdorff_px"]) == (0, 0, math.inf)
+        found = compare_objects(gland, gland, with_hausdorff=True)
+        missed = compare_objects(truth, predicted, with_hausdorff=True)
+        assert score_objects([found, missed])["object_hausdorff_px"] == math.inf
     # an image of nothing adds nothing to a set
     both = [compare_objects(gland, gland, with_hausdorff=True), compare_objects(none, none, with_hausdorff=True)]
     assert score_objects(both) == score_objects(both[:1])
