@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric, with_contents
-from raypath.benchmarks.splits import check_classes, check_patients, keyed, label_budget
+from raypath.benchmarks.leakage import check_leaks, find_leaks
+from raypath.benchmarks.splits import check_classes, keyed, label_budget
 from raypath.data.manifest import SlideRow, read_manifest
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
@@ -61,7 +62,7 @@ def load_phantoms(
     classes = CLASSES[BACKGROUND + 1 :]
     columns = {column: table[column].to_pylist() for column in ("sample", "label", "patient", "split", "slide")}
     labels, splits = columns["label"], columns["split"]
-    check_patients(columns["patient"], splits, name=name)
+    check_leaks(find_leaks(table), (), name=name)
     check_classes(labels, splits, classes, name=name)
     sha256 = {row.path: file_sha256(row.path) for row in slides}
     content = [f"{sha256[slide]} {extent_px} {mpp}" for slide in columns["slide"]]
