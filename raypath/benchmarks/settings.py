@@ -8,9 +8,13 @@ from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
+from raypath.benchmarks.pcam200 import PCam200Settings
 from raypath.benchmarks.phantoms import load_phantoms
+from raypath.benchmarks.ptcga200 import PTCGA200Settings
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.benchmarks.published.pcam import PCamSettings
+from raypath.benchmarks.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.spots import SpotsSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -66,6 +70,10 @@ KINDS = (
     PhantomsSettings,
     PCamSettings,
     GlaSSettings,
+    PTCGA200Settings,
+    PCam200Settings,
+    SegPANDA200Settings,
+    SpotsSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
