@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from raypath.benchmarks.label_rules import squares_at
 from raypath.benchmarks.splits import keyed
 from raypath.data.index import Index
 from raypath.data.manifest import SLIDE_SUFFIXES
@@ -55,7 +56,7 @@ class SlideTiles:
     @property
     def boxes(self) -> np.ndarray:
         """int64 [N, 4]: left, top, width, height in level-0 px, as `cutting` and `label_rules` want them."""
-        return np.stack([self.x_l0, self.y_l0, *np.full((2, len(self)), self.extent_l0)], axis=1).astype(np.int64)
+        return squares_at(self.x_l0, self.y_l0, self.extent_l0)
 
     def kept(self, which: np.ndarray) -> "SlideTiles":
         """The tiles of a mask or of ascending numbers."""

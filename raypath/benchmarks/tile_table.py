@@ -3,7 +3,7 @@
 One decision: the table is put together by columns, and hashed slide by slide (the file, the tiles, their labels), so that millions
 of tiles are some arrays. Nothing is written: pixels are cut when they are read.
 
-What it costs: about 2 us and 120 B per tile.
+What it costs: about 1 us and 150 B per tile, 350 B while it is made.
 """
 
 import hashlib
