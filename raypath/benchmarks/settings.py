@@ -9,7 +9,9 @@ from typing import Literal, Union
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
 from raypath.benchmarks.masks import MasksSettings
+from raypath.benchmarks.pcam200 import PCam200Settings
 from raypath.benchmarks.phantoms import load_phantoms
+from raypath.benchmarks.ptcga200 import PTCGA200Settings
 from raypath.benchmarks.published.bach import BACHSettings
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
 from raypath.benchmarks.published.glas import GlaSSettings
@@ -26,12 +28,14 @@ from raypath.benchmarks.published.monuseg import MoNuSegSettings
 from raypath.benchmarks.published.nct_crc import NCTCRCSettings
 from raypath.benchmarks.published.pannuke import PanNukeSettings
 from raypath.benchmarks.published.pcam import PCamSettings
-from raypath.benchmarks.published.pcam200 import PCam200Settings
-from raypath.benchmarks.published.ptcga200 import PTCGA200Settings
-from raypath.benchmarks.published.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.published.pcam200_tiles import PCam200TilesSettings
+from raypath.benchmarks.published.ptcga200_tiles import PTCGA200TilesSettings
+from raypath.benchmarks.published.segpanda200_tiles import SegPANDA200TilesSettings
 from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
 from raypath.benchmarks.published.tupac import TUPACSettings
 from raypath.benchmarks.published.warwick_crc import WarwickCRCSettings
+from raypath.benchmarks.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.spots import SpotsSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -100,14 +104,18 @@ KINDS = (
     BACHSettings,
     LC25000Settings,
     MHISTSettings,
+    PTCGA200TilesSettings,
     PTCGA200Settings,
+    PCam200TilesSettings,
     PCam200Settings,
+    SegPANDA200TilesSettings,
     SegPANDA200Settings,
     PanNukeSettings,
     MoNuSegSettings,
     MitosAtypiaSettings,
     WarwickCRCSettings,
     TUPACSettings,
+    SpotsSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from raypath.benchmarks.published.ptcga200 import ORGANS, PTCGA200Settings
+from raypath.benchmarks.published.ptcga200_tiles import ORGANS, PTCGA200TilesSettings
 from raypath.errors import BadInput
 
 # the numbers of the paper's own code: enigmanx20/PatchTCGA dataset_utils.organ2id
@@ -53,8 +53,8 @@ def folder(tmp_path):
 
 
 def test_24_folders_are_the_papers_20_classes(folder):
-    assert PTCGA200Settings.recognise(folder)
-    benchmark = PTCGA200Settings(path=str(folder)).load(0)
+    assert PTCGA200TilesSettings.recognise(folder)
+    benchmark = PTCGA200TilesSettings(path=str(folder)).load(0)
     assert len(benchmark.classes) == 20
     assert set(ORGANS) == set(IDS)
     rows = benchmark.table.to_pylist()
@@ -65,7 +65,7 @@ def test_24_folders_are_the_papers_20_classes(folder):
 
 
 def test_barcodes_say_slide_and_patient(folder):
-    benchmark = PTCGA200Settings(path=str(folder)).load(0)
+    benchmark = PTCGA200TilesSettings(path=str(folder)).load(0)
     rows = benchmark.table.to_pylist()
     row = next(row for row in rows if row["sample"].startswith("rectum/TCGA-17-A001"))
     assert (row["patient"], row["slide"]) == ("TCGA-17-A001", "TCGA-17-A001-01Z-00-DX1")
@@ -82,8 +82,8 @@ def test_barcodes_say_slide_and_patient(folder):
 def test_what_is_damaged_is_refused(folder):
     (folder / "spleen").mkdir()
     with pytest.raises(BadInput, match=r"found the folder spleen; expected those of the set: adrenal_gland"):
-        PTCGA200Settings(path=str(folder)).load(0)
+        PTCGA200TilesSettings(path=str(folder)).load(0)
     (folder / "spleen").rmdir()
     shutil.rmtree(folder / "thymus")
     with pytest.raises(BadInput, match=r"thymus: there is no such folder"):
-        PTCGA200Settings(path=str(folder)).load(0)
+        PTCGA200TilesSettings(path=str(folder)).load(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raypath.benchmarks.published.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.published.segpanda200_tiles import SegPANDA200TilesSettings
 from raypath.data.masks import read_mask
 from raypath.errors import BadInput
 
@@ -30,8 +30,8 @@ def folder(tmp_path):
 
 
 def test_pixels_have_six_classes_and_grades_stratify(folder):
-    assert SegPANDA200Settings.recognise(folder)
-    benchmark = SegPANDA200Settings(path=str(folder)).load(0)
+    assert SegPANDA200TilesSettings.recognise(folder)
+    benchmark = SegPANDA200TilesSettings(path=str(folder)).load(0)
     assert benchmark.kind == "segmentation"
     assert benchmark.classes == ("background", "stroma", "healthy epithelium", "Gleason 3", "Gleason 4", "Gleason 5")
     assert benchmark.strata == ("0", "1", "2", "3", "4", "5")
@@ -45,7 +45,7 @@ def test_pixels_have_six_classes_and_grades_stratify(folder):
 
 
 def test_what_is_damaged_is_refused(folder):
-    settings = SegPANDA200Settings(path=str(folder))
+    settings = SegPANDA200TilesSettings(path=str(folder))
     home = folder / "val" / "3" / "val03f0c1"
     mask = home / "val03f0c1_level0_x3288_y9864_mask.png"
     kept = mask.read_bytes()

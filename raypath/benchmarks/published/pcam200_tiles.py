@@ -28,10 +28,10 @@ _CLASSES = ("normal", "tumor")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PCam200Settings:
+class PCam200TilesSettings:
     """Metastases in lymph nodes at 200 um, split as given."""
 
-    kind: Literal["pcam200"] = "pcam200"
+    kind: Literal["pcam200_tiles"] = "pcam200_tiles"
     path: str = setting("", identity=False)
     split: SplitSettings = field(default_factory=SplitSettings)
 
@@ -52,7 +52,7 @@ class PCam200Settings:
         """The benchmark; raises BadInput for a missing part, an empty case or file, and a case in two splits."""
         folder = folder_of(self.path, self.kind)
         rows = [row for split in SPLITS for label in _CLASSES for row in _rows(folder, split, label)]
-        return assemble(rows, self.FACTS, self.split, name="pcam200", seed=seed, classes=_CLASSES)
+        return assemble(rows, self.FACTS, self.split, name="pcam200_tiles", seed=seed, classes=_CLASSES)
 
 
 def _rows(folder: Path, split: str, label: str) -> Iterator[ImageRow]:

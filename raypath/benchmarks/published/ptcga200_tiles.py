@@ -55,10 +55,10 @@ _BARCODE = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(-\d{2}[A-Z]-\d{2}-[A-Z]{2
 
 
 @dataclass(frozen=True, kw_only=True)
-class PTCGA200Settings:
+class PTCGA200TilesSettings:
     """Twenty organs of TCGA, split here by patient where file names say the patient."""
 
-    kind: Literal["ptcga200"] = "ptcga200"
+    kind: Literal["ptcga200_tiles"] = "ptcga200_tiles"
     path: str = setting("", identity=False)
     split: SplitSettings = field(default_factory=SplitSettings)
 
@@ -87,7 +87,7 @@ class PTCGA200Settings:
             else ""
         ]
         classes = tuple(dict.fromkeys(ORGANS.values()))
-        return assemble(rows, self.FACTS, self.split, name="ptcga200", seed=seed, notes=notes, classes=classes)
+        return assemble(rows, self.FACTS, self.split, name="ptcga200_tiles", seed=seed, notes=notes, classes=classes)
 
 
 def _row(folder: Path, path: Path, label: str) -> ImageRow:

@@ -33,10 +33,10 @@ _TILE = re.compile(r"(.+)_level0_x\d+_y\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegPANDA200Settings:
+class SegPANDA200TilesSettings:
     """Six tissues of the prostate at every pixel, split as given."""
 
-    kind: Literal["segpanda200"] = "segpanda200"
+    kind: Literal["segpanda200_tiles"] = "segpanda200_tiles"
     path: str = setting("", identity=False)
     split: SplitSettings = field(default_factory=SplitSettings)
 
@@ -61,7 +61,7 @@ class SegPANDA200Settings:
             rows,
             self.FACTS,
             self.split,
-            name="segpanda200",
+            name="segpanda200_tiles",
             seed=seed,
             classes=_CLASSES,
             mask_rule="values",

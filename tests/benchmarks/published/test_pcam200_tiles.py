@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from raypath.benchmarks.published.pcam200 import PCam200Settings
+from raypath.benchmarks.published.pcam200_tiles import PCam200TilesSettings
 from raypath.errors import BadInput
 
 
@@ -25,8 +25,8 @@ def folder(tmp_path):
 
 
 def test_split_class_and_case_are_folders(folder):
-    assert PCam200Settings.recognise(folder)
-    benchmark = PCam200Settings(path=str(folder)).load(0)
+    assert PCam200TilesSettings.recognise(folder)
+    benchmark = PCam200TilesSettings(path=str(folder)).load(0)
     assert benchmark.classes == ("normal", "tumor")
     assert benchmark.counts() == {split: {"normal": 6, "tumor": 2} for split in ("train", "val", "test")}
     rows = benchmark.rows("val").to_pylist()
@@ -41,11 +41,11 @@ def test_class_folders_of_ones_own_are_not_it(tmp_path):
     for label in ("normal", "tumor"):
         (tmp_path / "train" / label).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "train" / label / "1.jpg")
-    assert not PCam200Settings.recognise(tmp_path)
+    assert not PCam200TilesSettings.recognise(tmp_path)
 
 
 def test_what_is_damaged_is_refused(folder):
-    settings = PCam200Settings(path=str(folder))
+    settings = PCam200TilesSettings(path=str(folder))
     shutil.copytree(folder / "train" / "normal" / "normal_000", folder / "test" / "normal" / "normal_000")
     with pytest.raises(BadInput, match=r"1 patients stand in more than one split: normal_000 \(train, test\)"):
         settings.load(0)
