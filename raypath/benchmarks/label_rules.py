@@ -8,7 +8,7 @@ Boxes are those of `cutting`: int64 [N, 4], left, top, width, height, here in le
 `cutting.holds_point`, tiles around points `cutting.boxes_around`, a limit per class and slide `cutting.capped`.
 
 What it costs: a region is cut once into pieces of few corners, which an STRtree finds, so a tile meets only what is near it: 20,000
-tiles and 200 regions of 500 corners take one to two seconds of one core.
+tiles and 200 regions of 500 corners take about 0.3 s of one core, ragged ones several times that.
 """
 
 from collections.abc import Iterator
