@@ -56,7 +56,8 @@ def assemble(
     digests = [hashlib.sha256(text.encode()).hexdigest() for text in content]
     columns = [samples, labels, patients, splits, digests, *_places(rows)]
     table = pa.table(columns, schema=IMAGE_SCHEMA).sort_by("sample")
-    waived = check_leaks(find_leaks(table), split.waive, name=name)
+    leaks = find_leaks(table)
+    waived = check_leaks(leaks, split.waive, name=name)
     check_classes(labels, splits, strata, name=name)
     said = [made, "" if made == AS_GIVEN else kept, waived, *notes, facts.note, _copies_note(content, labels, splits)]
     if not any(patients):
@@ -73,7 +74,7 @@ def assemble(
         mask_rule=mask_rule,
         strata=strata if is_dense else (),
         built=compare(rows, facts) if facts.counts else (),
-        waived=split.waive,
+        waived=tuple(leak.rule for leak in leaks),
     )
 
 

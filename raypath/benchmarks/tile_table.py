@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric
+from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric, with_contents
 from raypath.benchmarks.facts import Count, Facts
+from raypath.benchmarks.leakage import check_leaks, find_leaks
 from raypath.benchmarks.slide_tiles import SlideTiles
-from raypath.benchmarks.splits import check_classes, check_patients
+from raypath.benchmarks.splits import check_classes
 from raypath.errors import BadInput
 
 
@@ -61,7 +62,8 @@ def tile_benchmark(
         raise BadInput(f"{name}: found tiles of {[names[k] for k in present]}; a benchmark needs at least two classes")
     kept = tuple(names[number] for number in present)
     table = _table(slides, np.searchsorted(present, labels))
-    is_shared = _check_patients(slides, name, is_patient_waived)
+    leaks = find_leaks(table)
+    waived = check_leaks(leaks, ("patient",) if is_patient_waived else (), name=name)
     check_classes(table["label"].to_pylist(), table["split"].to_pylist(), kept, name=name)
     found = {
         "slides": len(slides),
@@ -75,13 +77,13 @@ def tile_benchmark(
         classes=tuple(classes) if strata else kept,
         primary="miou_macro" if strata else primary_metric(table["label"].to_numpy(), len(kept)),
         mpp=mpp,
-        table=table.sort_by("sample"),
+        table=with_contents(table.sort_by("sample"), {slide.tiles.path: slide.tiles.sha256 for slide in slides}),
         data_hash=hash_rows((_identity(slide) for slide in slides), (*classes, *strata)),
-        split_note="; ".join(filter(None, [*notes, facts.note])),
+        split_note="; ".join(filter(None, [*notes, facts.note, waived])),
         mask_rule="values" if strata else "none",
         strata=kept if strata else (),
         built=tuple(Count(what, found.get(what, 0), facts.counts.get(what)) for what in {**found, **facts.counts}),
-        waived=("patient",) if is_shared else (),
+        waived=tuple(leak.rule for leak in leaks),
     )
 
 
@@ -100,22 +102,12 @@ def _table(slides: Sequence[LabelledSlide], labels: np.ndarray) -> pa.Table:
         "extent_l0": pa.array(np.repeat([part.extent_l0 for part in tiles], sizes), pa.int64()),
         "mask": _repeated([slide.mask for slide in slides], sizes),
     }
+    columns["content"] = pa.nulls(len(columns["sample"]), pa.string())  # filled when the rows have their order
     return pa.table([columns[field.name] for field in TILE_SCHEMA], schema=TILE_SCHEMA)
 
 
 def _repeated(values: list[str | None], sizes: list[int]) -> pa.Array:
     return pa.array(values, pa.string()).take(pa.array(np.repeat(np.arange(len(values)), sizes)))
-
-
-def _check_patients(slides: Sequence[LabelledSlide], name: str, is_waived: bool) -> bool:
-    """Whether patients are shared between splits, where that is waived; else it is an error."""
-    try:
-        check_patients([slide.patient for slide in slides], [slide.split for slide in slides], name=name)
-    except BadInput:
-        if not is_waived:
-            raise
-        return True
-    return False
 
 
 def _identity(slide: LabelledSlide) -> tuple:

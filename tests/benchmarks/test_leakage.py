@@ -125,6 +125,7 @@ def test_undivided_slides_of_many_tiles_are_quick_and_a_divided_one_is_counted()
             "label": np.zeros(40_000, np.int64),
             "patient": pa.nulls(40_000, pa.string()),
             "split": split,
+            "content": pa.nulls(40_000, pa.string()),
             "slide": ["s"] * 40_000,
             "slide_mpp": np.full(40_000, 0.5),
             **grid,
