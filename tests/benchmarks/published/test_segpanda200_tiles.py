@@ -23,7 +23,7 @@ def folder(tmp_path):
                 name = f"{slide}_level0_x{x}_y9864"
                 Image.new("RGB", (8, 8), (shade, 0, 0)).save(home / f"{name}.jpg")
                 values = np.arange(64).reshape(8, 8) % (grade + 1)
-                Image.fromarray(np.stack([values, values * 0 + 9, values * 0], axis=2).astype(np.uint8)).save(
+                Image.fromarray(np.stack([values, values * 0, values * 0], axis=2).astype(np.uint8)).save(
                     home / f"{name}_mask.png"
                 )
     return tmp_path
