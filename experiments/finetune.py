@@ -10,12 +10,17 @@ A set whose pixels have classes is segmented:
     python experiments/finetune.py encoder=runs/ID benchmark.kind=glas benchmark.path=DIR protocol.kind=segment
     python experiments/finetune.py encoder=colour  benchmark.kind=glas benchmark.path=DIR protocol.kind=pixel_colour
 
+A name in front takes a whole protocol, e.g. a paper's; --list prints them:
+
+    python experiments/finetune.py mormont_svm encoder=runs/ID benchmark.path=DIR
+
 Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
 again: counted).
 """
 
 import launch
 from launch import say
+from recipes.transfers import TRANSFERS
 from transfers import (
     LEDGER,
     device_here,
@@ -24,12 +29,13 @@ from transfers import (
     refuse_monitored,
     scores_of,
     status_of,
+    transfer_config,
     transfer_tags,
 )
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
 from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
-from raypath.config import override, to_dict
+from raypath.config import to_dict
 from raypath.errors import BadInput
 from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import encoder_id, short_name
@@ -46,9 +52,12 @@ def main(arguments: list[str]) -> None:
     if not arguments or "-h" in arguments or "--help" in arguments:
         say(__doc__)
         return
+    if "--list" in arguments:
+        launch.list_recipes(TRANSFERS)
+        return
     opens_test, assignments = launch.pick_flag(arguments, "test")
     reopen, assignments = launch.pick_flag(assignments, "reopen")
-    config = override(TransferConfig(name="finetune"), assignments)
+    config = transfer_config(assignments, default="finetune")
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
     run_transfer(config, opens_test=opens_test, reopen=reopen)
@@ -92,8 +101,11 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
 def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run_id: str) -> Fitted:
     """The fitted protocol, with a line for everything that takes its time."""
     protocol = config.protocol
-    is_counted_in_steps = isinstance(protocol, SegmentSettings)
-    unit, num = ("update", protocol.num_steps) if is_counted_in_steps else ("epoch", getattr(protocol, "epochs", 0))
+    unit, num = "epoch", getattr(protocol, "num_looks", 0)
+    if isinstance(protocol, SegmentSettings):
+        unit, num = "update", protocol.num_steps
+    elif getattr(protocol, "num_steps", 0):
+        unit = "look"
 
     def report(number: int, metrics: dict[str, float]) -> None:
         tracker.log_metrics(run_id, metrics, number)

@@ -2,6 +2,7 @@
 
     python experiments/sweep.py encoder=runs/ID,random,colour benchmark.path=DIR [key=value ...]
     python experiments/sweep.py encoder=runs/ID benchmark.path=DIR sweep.search=grid 'sweep.space={"protocol.lr":[0.001,0.0003]}'
+    python experiments/sweep.py mormont_finetune encoder=runs/ID,random benchmark.path=DIR    a paper's grid; --list prints all
     python experiments/sweep.py resume=runs/ID
 
 The same trials for every encoder, selection on val; the test is opened once for each winner (reopen=true to do it again: counted).
@@ -11,9 +12,10 @@ from dataclasses import replace
 
 import launch
 from launch import say
-from transfers import compare, expand_encoders, show_table, status_of
+from recipes.transfers import TRANSFERS
+from transfers import compare, expand_encoders, show_table, status_of, transfer_config
 
-from raypath.config import config_hash, override, to_dict
+from raypath.config import config_hash, to_dict
 from raypath.errors import BadInput
 from raypath.protocols.encoders import encoder_id
 from raypath.protocols.transfer import TransferConfig
@@ -25,6 +27,9 @@ def main(arguments: list[str]) -> None:
     if not arguments or "-h" in arguments or "--help" in arguments:
         say(__doc__)
         return
+    if "--list" in arguments:
+        launch.list_recipes(TRANSFERS)
+        return
     resume, assignments = launch.pick(arguments, "resume")
     reopen, assignments = launch.pick_flag(assignments, "reopen")
     if resume:
@@ -35,7 +40,7 @@ def main(arguments: list[str]) -> None:
                 f"{' '.join(assignments)}: a resumed sweep goes on as it was; start a new one for other settings"
             )
     else:
-        config = override(TransferConfig(name="sweep"), assignments)
+        config = transfer_config(assignments, default="finetune")
         config = replace(config, encoder=",".join(expand_encoders(config.encoder)))
     for source in config.encoder.split(","):
         encoder_id(source, seed=config.seed)  # is there such an encoder? before anything is made

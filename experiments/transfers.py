@@ -4,6 +4,7 @@ One decision: nothing is compared that was not tuned alike: every encoder gets t
 opened after all selection on val is over. `colour` has nothing to fine-tune and is probed.
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import launch
 import pyarrow as pa
 import torch
 from launch import console, say
+from recipes.transfers import TRANSFERS
 from rich.table import Table
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, open_test, score
 from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
-from raypath.config import config_hash, to_dict
+from raypath.config import config_hash, override, to_dict
 from raypath.data.images import Frame
 from raypath.errors import BadInput, Preempted
 from raypath.protocols import FinetuneSettings, ProbeSettings, Samples, fit, open_encoder
@@ -77,6 +79,15 @@ class Scored:
     interval: Interval
     how: str
     mlflow_run_id: str
+
+
+def transfer_config(arguments: list[str], *, default: str) -> TransferConfig:
+    """The protocol named in front (else `default`), with the settings after it."""
+    name, assignments = launch.split_arguments(arguments, default)
+    if name not in TRANSFERS:
+        near = ", ".join(difflib.get_close_matches(name, TRANSFERS, n=3, cutoff=0.3)) or ", ".join(TRANSFERS)
+        raise BadInput(f"{name}: there is no such protocol; did you mean {near}? --list prints them all")
+    return override(TRANSFERS[name](), assignments)
 
 
 def expand_encoders(text: str) -> list[str]:

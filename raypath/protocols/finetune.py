@@ -1,4 +1,4 @@
-"""Fine-tuning: encoder and a linear head trained on a few labelled samples, the best epoch chosen on val.
+"""Fine-tuning: encoder and a linear head trained on a few labelled samples, the best look at val chosen.
 
 One decision: it is a plain function of its samples, settings and seed; the order of samples is the plan's and the augmentation
 that of pretraining, keyed by position, so a trial can be repeated. Nothing here can see the test: it is handed train and val.
@@ -6,8 +6,9 @@ that of pretraining, keyed by position, so a trial can be repeated. Nothing here
 Costs: 20 epochs of 60 tiles of 64 px on one core take 3 s with a small ResNet.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -30,35 +31,69 @@ class FinetuneSettings:
 
     kind: Literal["finetune"] = "finetune"
     epochs: int = 20
+    num_steps: int = 0
+    """Updates instead of epochs (first paper: 1,000); 0: `epochs` counts."""
+    validate_every: int = 200
+    """Updates between two looks at val, with `num_steps`; else one after every epoch."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights come back: those of the best look at val, or the last ones (first paper)."""
     batch: int = 32
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = 1e-3
     head_lr_scale: float = 1.0
     """Learning rate of the head relative to the encoder's."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate of a layer for each layer above it."""
     weight_decay: float = 1e-4
     dropout: float = 0.0
     warmup_share: float = 0.1
-    """Share of the steps spent on linear warm-up; a cosine follows."""
+    """Share of the steps spent on linear warm-up."""
+    has_cosine: bool = True
+    """Half a cosine after the warm-up; without it the rate stays."""
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0: not clipped."""
     min_scale: float = 0.5
     """Least share of the area that the random crop keeps; 1 with jitter 0: only flips."""
     jitter: float = 0.2
     """Strength of brightness, contrast and saturation jitter; hue gets a quarter of it."""
+    blur_p: float = 0.0
+    """Chance of a blur."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch"):
+        for name in ("epochs", "batch", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 1 or more")
         for name in ("lr", "head_lr_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected more than 0")
-        for name in ("weight_decay", "jitter"):
+        for name in ("weight_decay", "jitter", "num_steps", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout}: expected 0 or more and less than 1")
-        if not (0 <= self.warmup_share <= 1 and 0 < self.min_scale <= 1):
-            raise ValueError(
-                f"warmup_share={self.warmup_share}, min_scale={self.min_scale}: expected shares of at most 1"
-            )
+        for name in ("min_scale", "layer_decay"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected more than 0 and at most 1")
+        for name in ("warmup_share", "blur_p"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected 0 to 1")
+
+    @property
+    def num_looks(self) -> int:
+        """How often val is looked at."""
+        return math.ceil(self.num_steps / self.validate_every) if self.num_steps else self.epochs
+
+    @property
+    def optim(self) -> OptimSettings:
+        """The course of the learning rate and the optimiser."""
+        return OptimSettings(
+            name=self.optimizer,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            layer_decay=self.layer_decay,
+            has_cosine=self.has_cosine,
+            clip_norm=self.clip_norm,
+        )
 
 
 class Classifier(nn.Module):
@@ -76,7 +111,7 @@ class Classifier(nn.Module):
 
 @dataclass(eq=False)
 class Finetuned:
-    """The classifier with the weights of its best epoch."""
+    """The classifier with the weights that were kept, and the look (epoch) they are of."""
 
     classifier: Classifier
     epoch: int
@@ -102,19 +137,22 @@ def finetune(
         None
     ),
 ) -> Finetuned:
-    """Train all weights for `settings.epochs`; keep the epoch with the best `metric` on val (least loss among equals).
+    """Train all weights; of the looks at val keep the one with the best `metric` (least loss among equals), or the last.
 
-    `report(epoch, metrics, classifier, is_best)` is called after every epoch, counted from 1; it may end the training by raising.
+    `report(look, metrics, classifier, is_best)` is called after every look (an epoch, or `validate_every` updates), counted from 1;
+    it may end the training by raising.
     """
     torch.manual_seed(seed)
     classifier = Classifier(encoder, len(train.classes), settings.dropout).to(device)
     optimizer = _optimizer(classifier, settings)
     batches = _Batches(train, settings, seed)
-    num_steps = settings.epochs * batches.steps_per_epoch
+    num_steps = settings.num_steps or settings.epochs * batches.steps_per_epoch
+    per_look = settings.validate_every if settings.num_steps else batches.steps_per_epoch
     best: Finetuned | None = None
     history = []
-    for epoch in range(settings.epochs):
-        loss = _train_epoch(classifier, optimizer, batches, epoch, num_steps, settings, device)
+    for look in range(settings.num_looks):
+        steps = range(look * per_look, min((look + 1) * per_look, num_steps))
+        loss = float(np.mean([_update(classifier, optimizer, batches, s, num_steps, settings, device) for s in steps]))
         predictions = val.predictions(probability_of(classifier, val.images, device))
         metrics = {"train_loss": loss, "val_loss": _log_loss(predictions), f"val_{metric}": score(predictions)[metric]}
         history.append(metrics)
@@ -122,10 +160,10 @@ def finetune(
             score(best.val)[metric],
             -best.val_loss,
         )
-        if is_best:
+        if is_best or settings.keep == "last":
             weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-            best = Finetuned(classifier, epoch + 1, predictions, metrics["val_loss"])
-        report(epoch + 1, metrics, classifier, is_best)
+            best = Finetuned(classifier, look + 1, predictions, metrics["val_loss"])
+        report(look + 1, metrics, classifier, is_best)
     classifier.load_state_dict(weights)
     best.history = history
     return best
@@ -148,21 +186,17 @@ class _Batches:
                 **jitter,
                 hue=settings.jitter / 4,
                 gray_p=0.0,
-                blur_p=0.0,
+                blur_p=settings.blur_p,
             ),
             seed,
         )
 
-    def epoch(self, number: int):
-        """(images uint8 [B, H, W, 3], labels int64 [B]); positions go on where the last epoch's full batches ended."""
-        per_epoch = self.steps_per_epoch * self.batch
-        for start in range(number * per_epoch, (number + 1) * per_epoch, self.batch):
-            positions = np.arange(start, start + self.batch)
-            _, rows = self.plan.samples(positions)
-            yield (
-                torch.from_numpy(self.views(self.samples.images[rows], positions)[:, 0]),
-                torch.from_numpy(self.samples.labels[rows]),
-            )
+    def at(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(images uint8 [B, H, W, 3], labels int64 [B]) of an update; positions go on where those of the one before ended."""
+        positions = np.arange(step * self.batch, (step + 1) * self.batch)
+        _, rows = self.plan.samples(positions)
+        images = torch.from_numpy(self.views(self.samples.images[rows], positions)[:, 0])
+        return images, torch.from_numpy(self.samples.labels[rows])
 
 
 def _optimizer(classifier: Classifier, settings: FinetuneSettings) -> torch.optim.Optimizer:
@@ -170,22 +204,22 @@ def _optimizer(classifier: Classifier, settings: FinetuneSettings) -> torch.opti
         {"params": list(classifier.encoder.parameters())},
         {"params": list(classifier.head.parameters()), "lr_scale": settings.head_lr_scale},
     ]
-    return build_optimizer(classifier, groups, OptimSettings(lr=settings.lr, weight_decay=settings.weight_decay))
+    return build_optimizer(classifier, groups, settings.optim)
 
 
-def _train_epoch(classifier, optimizer, batches: _Batches, epoch: int, num_steps: int, settings, device) -> float:
-    """One pass; returns the mean training loss."""
-    schedule = OptimSettings(lr=settings.lr, warmup_steps=int(settings.warmup_share * num_steps))
+def _update(classifier, optimizer, batches: _Batches, step: int, num_steps: int, settings, device) -> float:
+    """One update; returns its loss."""
+    schedule = replace(settings.optim, warmup_steps=int(settings.warmup_share * num_steps))
+    set_lr(optimizer, lr_at(step, num_steps, settings.lr, schedule))
+    images, labels = batches.at(step)
     classifier.train()
-    losses = []
-    for number, (images, labels) in enumerate(batches.epoch(epoch)):
-        set_lr(optimizer, lr_at(epoch * batches.steps_per_epoch + number, num_steps, settings.lr, schedule))
-        loss = nn.functional.cross_entropy(classifier(images.to(device)), labels.to(device))
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-    return float(np.mean(losses))
+    loss = nn.functional.cross_entropy(classifier(images.to(device)), labels.to(device))
+    loss.backward()
+    if settings.clip_norm:
+        nn.utils.clip_grad_norm_(classifier.parameters(), settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
 
 
 @torch.no_grad()

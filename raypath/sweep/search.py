@@ -203,7 +203,7 @@ def _scheduler(config: TransferConfig):
     if not settings.asha or settings.search == "grid":
         return FIFOScheduler()
     searched = settings.space.get("protocol.epochs")
-    epochs = max(searched) if isinstance(searched, list) else config.protocol.epochs
+    epochs = max(searched) if isinstance(searched, list) else config.protocol.num_looks
     # By epoch and not by Tune's own count, which goes on where a lost worker stood while the trial begins again.
     grace_epochs = min(settings.grace_epochs, epochs)
     return ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace_epochs, reduction_factor=2)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from raypath.config import override
 from raypath.errors import BadInput
 from raypath.models import build_encoder
 from raypath.protocols import FinetuneSettings, finetune
-from raypath.protocols.finetune import _Batches, probability_of
+from raypath.protocols.finetune import Classifier, _Batches, _optimizer, probability_of
 from raypath.protocols.transfer import TransferConfig
 from tests.protocols import small
 
@@ -94,7 +96,7 @@ def test_every_sample_is_seen_once_per_epoch_in_an_order_that_changes(num, batch
     made = _Batches(samples, FinetuneSettings(batch=batch, jitter=0.0), seed=3)
     orders = []
     for epoch in range(3):
-        batches = list(made.epoch(epoch))
+        batches = [made.at(step) for step in range(epoch * made.steps_per_epoch, (epoch + 1) * made.steps_per_epoch)]
         assert [len(labels) for _, labels in batches] == [min(batch, num)] * made.steps_per_epoch
         orders.append([int(image[0, 0, 0]) for images, _ in batches for image in images])
         labels = [int(label) for _, labels in batches for label in labels]
@@ -107,7 +109,7 @@ def test_what_fills_no_batch_comes_in_the_next_epoch():
     samples = small.samples(10, seed=0)
     samples.images[:] = np.arange(10)[:, None, None, None]
     made = _Batches(samples, FinetuneSettings(batch=4, jitter=0.0), seed=3)
-    seen = [int(image[0, 0, 0]) for epoch in range(5) for images, _ in made.epoch(epoch) for image in images]
+    seen = [int(image[0, 0, 0]) for step in range(10) for image in made.at(step)[0]]
     assert made.steps_per_epoch == 2
     assert np.bincount(seen).tolist() == [4] * 10  # 5 epochs of 8 are 4 of 10
 
@@ -121,3 +123,30 @@ def test_numbers_that_cannot_train_are_refused_by_the_config(assignment):
 def test_a_diverged_training_is_an_error_and_not_a_score():
     with pytest.raises(BadInput, match="diverge"):
         tune(FinetuneSettings(epochs=1, batch=8, lr=1e30))
+
+
+def test_updates_are_counted_instead_of_epochs_and_the_last_weights_may_be_kept():
+    looks = []
+    settings = FinetuneSettings(num_steps=7, validate_every=3, batch=8, lr=3e-2, keep="last")
+    val = small.samples(6, seed=1, cue=0)
+    fitted = tune(settings, train=small.samples(20, seed=0, cue=0), val=val, report=lambda look, *_: looks.append(look))
+    assert looks == [1, 2, 3]
+    assert settings.num_looks == 3
+    assert fitted.epoch == 3
+    assert fitted.val_loss == fitted.history[-1]["val_loss"]
+    best = tune(replace(settings, keep="best"), train=small.samples(20, seed=0, cue=0), val=val)
+    assert best.history == fitted.history
+    ranks = [(m["val_balanced_accuracy"], -m["val_loss"]) for m in best.history]
+    assert best.epoch == ranks.index(max(ranks)) + 1
+
+
+def test_layers_learn_at_rates_that_decay_and_the_optimiser_is_chosen():
+    classifier = Classifier(build_encoder(small.TINY, seed=0), 2, 0.0)
+    settings = FinetuneSettings(optimizer="sgd", lr=1e-2, layer_decay=0.5, head_lr_scale=3.0)
+    optimizer = _optimizer(classifier, settings)
+    assert isinstance(optimizer, torch.optim.SGD)
+    scales = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    assert scales[id(classifier.head.linear.weight)] == 3.0
+    assert scales[id(classifier.encoder.trunk.conv1[0].weight)] < 0.5
+    last = list(classifier.encoder.trunk.layer4.parameters())[-1]
+    assert scales[id(classifier.encoder.trunk.conv1[0].weight)] < scales[id(last)] <= 1

@@ -5,7 +5,7 @@
     Grade.csv                name, patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)
 
 One decision: the given split divides patients between train and test, so the default is a split by patient (`split.use_given=true`
-with `split.waive=patient` has the challenge's own). As a segmentation the classes are background and gland; as a classification
+with `split.waive=["patient"]` has the challenge's own). As a segmentation the classes are background and gland; as a classification
 the grade.
 """
 
