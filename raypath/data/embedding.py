@@ -1,12 +1,13 @@
 """Samples through an encoder, once each: what feature extraction is made of.
 
-One decision: a module goes to a pool of actors once, and blocks of samples stream past it; nothing of the size of the set but its
-features is ever held. On CPUs an actor reads and encodes its block; with GPUs, CPU tasks read ahead of one actor per GPU.
+One decision: blocks of samples stream past a module that each process fetches once; nothing of the size of the set but its features
+is ever held. On CPUs a task reads and encodes its block; with GPUs, CPU tasks read ahead of one actor per GPU.
 
-Costs the reading of the set and one forward pass; the first block waits for the actors to start (2-4 s).
+Costs the reading of the set and one forward pass, and seconds for the first block where a process has to import torch.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,6 @@ from torch import nn
 from raypath.data.images import Frame, blocks_of, in_any_order, read_block
 
 _BATCH = 128
-_CPUS_PER_READER = 1
 
 
 def embed_rows(
@@ -44,36 +44,48 @@ def embed_rows(
 
 
 def _pipeline(encoder: nn.Module, rows: pa.Table, frame: Frame, num_gpus: int) -> ray.data.Dataset:
-    kwargs = {"fn_constructor_kwargs": {"module": ray.put(encoder)}, "batch_size": None}
-    if num_gpus:
-        read = blocks_of(rows).map_batches(
-            read_block, batch_size=None, batch_format="pyarrow", fn_kwargs={"frame": frame}, num_cpus=_CPUS_PER_READER
+    module, blocks = ray.put(encoder), blocks_of(rows)
+    if not num_gpus:
+        kwargs = {"module": module, "frame": frame}
+        return blocks.map_batches(
+            _read_and_encode, batch_size=None, batch_format="pyarrow", fn_kwargs=kwargs, num_cpus=1
         )
-        return read.map_batches(_Encode, batch_format="numpy", concurrency=num_gpus, num_gpus=1, **kwargs)
-    kwargs["fn_constructor_kwargs"]["frame"] = frame
-    data = blocks_of(rows)
-    most = max(1, int(ray.available_resources().get("CPU", 1)))
-    return data.map_batches(
-        _Encode, batch_format="pyarrow", concurrency=(1, min(most, data.num_blocks())), num_cpus=1, **kwargs
+    read = blocks.map_batches(
+        read_block, batch_size=None, batch_format="pyarrow", fn_kwargs={"frame": frame}, num_cpus=1
+    )
+    return read.map_batches(
+        _Encode,
+        batch_size=None,
+        batch_format="numpy",
+        fn_constructor_kwargs={"module": module},
+        compute=ray.data.ActorPoolStrategy(size=num_gpus),
+        num_gpus=1,
     )
 
 
+def _read_and_encode(table: pa.Table, module: ray.ObjectRef, frame: Frame) -> dict[str, np.ndarray]:
+    return _encoded(read_block(table, frame), _module(module), torch.device("cpu"))
+
+
+@lru_cache(maxsize=1)
+def _module(reference: ray.ObjectRef) -> nn.Module:
+    """The encoder, fetched once per process: tasks of one pass run in the same few."""
+    return ray.get(reference).eval()
+
+
 class _Encode:
-    """Blocks with pixels, or blocks to read, to blocks with features."""
+    """Blocks with pixels to blocks with features, on the GPU that this actor holds."""
 
-    def __init__(self, module: ray.ObjectRef, frame: Frame | None = None):
-        self.device = torch.device("cuda" if torch.cuda.is_available() and frame is None else "cpu")
+    def __init__(self, module: ray.ObjectRef):
+        self.device = torch.device("cuda")
         self.encoder = ray.get(module).to(self.device).eval()
-        self.frame = frame
 
-    def __call__(self, block) -> dict[str, np.ndarray]:
-        if self.frame is not None:
-            block = read_block(block, self.frame)
-        return {
-            "row": block["row"],
-            "fault": block["fault"],
-            "features": encode(self.encoder, block["image"], self.device),
-        }
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return _encoded(block, self.encoder, self.device)
+
+
+def _encoded(block: dict[str, np.ndarray], encoder: nn.Module, device: torch.device) -> dict[str, np.ndarray]:
+    return {"row": block["row"], "fault": block["fault"], "features": encode(encoder, block["image"], device)}
 
 
 @torch.no_grad()

@@ -33,6 +33,11 @@ class Features:
         """What belongs together: the patient, or the sample where there is none; texts [N]."""
         return np.array([patient or name for patient, name in zip(self.patients, self.names)])
 
+    def part(self, start: int, end: int) -> "Features":
+        """The samples from number `start` to before `end`."""
+        rows = slice(start, end)
+        return Features(self.values[rows], self.labels[rows], self.names[rows], self.patients[rows], self.classes)
+
     def joined(self, other: "Features") -> "Features":
         """These samples and those of `other`."""
         return Features(

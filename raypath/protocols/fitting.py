@@ -78,7 +78,7 @@ def fit(
     if isinstance(config.protocol, FinetuneSettings):
         return _finetuned(config, benchmark, fed, device, report)
     embedder = embedder_of(config, benchmark, fed, features_root, progress)
-    train, val = (embedder.features(benchmark, rows) for rows in (train_rows(config, benchmark), benchmark.rows("val")))
+    train, val = embedder.features_of_parts(benchmark, [train_rows(config, benchmark), benchmark.rows("val")])
     fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
 
     def predict(rows: pa.Table) -> Predictions:

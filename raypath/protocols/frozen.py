@@ -4,7 +4,7 @@ One decision: an encoder is opened, fed and embedded in one place, so k-NN, prob
 predicts rows of the benchmark and never learns which split they are of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,12 @@ class Embedder:
     root: Path | None
     """The folder of all cached features; None: nothing is kept."""
     progress: Callable[[int, int], None] = lambda done, total: None
+
+    def features_of_parts(self, benchmark: Benchmark, parts: Sequence[pa.Table]) -> list[Features]:
+        """`features` of several parts of the rows, in one pass over what has to be computed."""
+        whole = self.features(benchmark, pa.concat_tables(parts))
+        ends = np.cumsum([len(part) for part in parts])
+        return [whole.part(end - len(part), end) for part, end in zip(parts, ends.tolist())]
 
     def features(self, benchmark: Benchmark, rows: pa.Table) -> Features:
         """The features of rows of `benchmark`, from the cache where they are known."""
