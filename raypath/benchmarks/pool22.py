@@ -67,13 +67,13 @@ TASKS: tuple[PoolTask, ...] = (
     PoolTask("Janowczyk5", _DET, "breast", "H&E", 2, (16560, 7), (4551, 2), (3759, 3), "patient", kind="janowczyk5"),
     PoolTask("Janowczyk6", _CLF, "breast", "H&E", 2, (224822, 230), (31934, 29), (20768, 20), "patient", kind="janowczyk6"),
     PoolTask("Janowczyk7", _CLF, "not stated", "H&E", 3, (1350, 225), (456, 76), (438, 73), "patient", kind="janowczyk7"),
-    PoolTask("MITOS-ATYPIA14", _DET, "breast", "H&E", 3, (40364, 13), (12799, 4), (11710, 5), "slide"),
-    PoolTask("WarwickCRC", _DET, "colorectal", "H&E", 2, (1500, 60), (500, 20), (500, 20), "image"),
-    PoolTask("Camelyon16", _SEG, "lymph node", "H&E", 2, (237753, 221), (27950, 26), (26523, 24), "slide"),
-    PoolTask("TUPAC2016Mitosis", _DET, "breast", "H&E", 2, (62874, 526), (7827, 74), (7152, 56), "patient"),
+    PoolTask("MITOS-ATYPIA14", _DET, "breast", "H&E", 3, (40364, 13), (12799, 4), (11710, 5), "slide", kind="mitos_atypia"),
+    PoolTask("WarwickCRC", _DET, "colorectal", "H&E", 2, (1500, 60), (500, 20), (500, 20), "image", kind="warwick_crc"),
+    PoolTask("Camelyon16", _SEG, "lymph node", "H&E", 2, (237753, 221), (27950, 26), (26523, 24), "slide", kind="pcam200"),
+    PoolTask("TUPAC2016Mitosis", _DET, "breast", "H&E", 2, (62874, 526), (7827, 74), (7152, 56), "patient", kind="tupac"),
     PoolTask("StromaLBP", _CLF, "colorectal", "IHC", 2, (947, 492), (407, 228), (959, 656), "image", kind="stroma_lbp"),
-    PoolTask("BACH18Micro", _CLF, "breast", "H&E", 4, (2760, 143), (720, 52), (1320, 89), "patient"),
-    PoolTask("UMCMColorectal", _CLF, "colorectal", "H&E", 8, (3349, 6), (0, 0), (1651, 4), "patient"),
+    PoolTask("BACH18Micro", _CLF, "breast", "H&E", 4, (2760, 143), (720, 52), (1320, 89), "patient", kind="bach"),
+    PoolTask("UMCMColorectal", _CLF, "colorectal", "H&E", 8, (3349, 6), (0, 0), (1651, 4), "patient", kind="kather2016"),
 )
 # fmt: on
 

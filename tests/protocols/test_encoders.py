@@ -2,9 +2,13 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from raypath.errors import BadInput
+from raypath.export_job import export
+from raypath.hashing import file_sha256
 from raypath.models import ColourEncoder, load_encoder
 from raypath.protocols.encoders import encoder_id, input_px, open_encoder, short_name
 from tests.protocols import small
@@ -89,3 +93,45 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path):
     path.write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(BadInput, match="not a sound safetensors file"):
         open_encoder(str(path), seed=0)
+
+
+def test_weights_of_a_bare_architecture_are_taken_from_any_file_and_from_the_folder_of_imagenet(tmp_path, monkeypatch):
+    theirs = timm.create_model("resnet10t", num_classes=0)
+    path = tmp_path / "resnet10t.any.safetensors"
+    save_file(theirs.state_dict(), path)
+    monkeypatch.setenv("RAYPATH_WEIGHTS", str(tmp_path))
+    one, other = open_encoder(f"resnet10t@{path}", seed=0), open_encoder("imagenet:resnet10t", seed=0)
+    assert torch.equal(weights(one), weights(other))
+    assert torch.equal(weights(one), weights(theirs))
+    assert one.settings.mean == (0.485, 0.456, 0.406)  # timm's for this name
+    assert short_name(f"resnet10t@{path}") == "resnet10t@resnet10t.any.safetensors"
+    assert short_name("imagenet:resnet10t") == "imagenet:resnet10t"
+    assert encoder_id("imagenet:resnet10t", seed=0).endswith(file_sha256(path)[:12])
+    random = open_encoder("random_bn:imagenet:resnet10t", seed=3)
+    assert random.settings == other.settings
+    with pytest.raises(BadInput, match=r"encoder=resnet10t@/nowhere/x\.pth: there is no file /nowhere/x\.pth"):
+        open_encoder("resnet10t@/nowhere/x.pth", seed=0)
+    with pytest.raises(BadInput, match="no file resnet18\\*"):
+        open_encoder("imagenet:resnet18", seed=0)
+
+
+def test_an_export_is_an_encoder_as_it_was(file, tmp_path):
+    export(file, tmp_path / "out")
+    encoder, own = open_encoder(str(tmp_path / "out"), seed=0), load_encoder(file)
+    images = torch.from_numpy(small.samples(4, seed=0).images)
+    torch.testing.assert_close(encoder.eval()(images), own.eval()(images))
+    assert (encoder.settings.input_px, encoder.settings.mean) == (own.settings.input_px, own.settings.mean)
+
+
+def test_random_weights_may_be_like_a_name_of_timm():
+    assert open_encoder("random:resnet10t", seed=0).settings.architecture == "resnet10t"
+    with pytest.raises(BadInput, match="random:resnet10x: there is no such run or file, and as a name of timm"):
+        open_encoder("random:resnet10x", seed=0)
+
+
+def test_the_file_has_numbers_but_no_pixels():
+    encoder = open_encoder("file", seed=0)
+    assert encoder_id("file", seed=3) == "file"
+    assert encoder.width == 4
+    with pytest.raises(TypeError, match="from the file, not from pixels"):
+        encoder(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))
