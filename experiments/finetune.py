@@ -1,8 +1,9 @@
-"""Score an encoder on a labelled set, without a search: fine-tune all its weights, or probe it frozen.
+"""Score an encoder on a labelled set, without a search: fine-tune all its weights, or keep it frozen.
 
     python experiments/finetune.py encoder=runs/ID benchmark.path=DIR                       fine-tuning
-    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen, linear
+    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen; or knn, or svm
     python experiments/finetune.py encoder=colour  benchmark.path=DIR protocol.kind=probe   the colour baseline
+    python experiments/finetune.py encoder=runs/ID benchmark.kind=pcam benchmark.path=DIR   a set as it is published
 
 A set whose pixels have classes is segmented:
 
@@ -15,18 +16,25 @@ again: counted).
 
 import launch
 from launch import say
-from transfers import LEDGER, device_here, open_and_score, refuse_monitored, status_of, transfer_tags
+from transfers import (
+    LEDGER,
+    device_here,
+    features_root,
+    open_and_score,
+    refuse_monitored,
+    scores_of,
+    status_of,
+    transfer_tags,
+)
 
-from raypath.benchmarks import Predictions, check_unopened, score
+from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
 from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
 from raypath.config import override, to_dict
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, ProbeSettings, finetune, probe
+from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import encoder_id, short_name
-from raypath.protocols.masked_samples import MaskedSamples
-from raypath.protocols.pixel_colour import PixelColourSettings, pixel_colour
-from raypath.protocols.segment import SegmentSettings, segment
-from raypath.protocols.transfer import TransferConfig, check_protocol, training_samples, transfer_encoder
+from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.transfer import TransferConfig, check_protocol
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import segmentation_figure
 
@@ -43,8 +51,6 @@ def main(arguments: list[str]) -> None:
     config = override(TransferConfig(name="finetune"), assignments)
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
-    if config.encoder == "colour" and isinstance(config.protocol, FinetuneSettings):
-        raise BadInput("encoder=colour has nothing to fine-tune: set protocol.kind=probe")
     run_transfer(config, opens_test=opens_test, reopen=reopen)
 
 
@@ -65,13 +71,10 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     say(f"{benchmark.name}: {benchmark.split_note}")
     status = "FAILED"
     try:
-        train, val = training_samples(config, benchmark)
-        fitted = fit(
-            config, train, val, benchmark.primary, lambda epoch, metrics: tracker.log_metrics(run_id, metrics, epoch)
-        )
+        fitted = fit_with_progress(config, benchmark, tracker, run_id)
         show(tracker, run_id, run, "val", fitted.val, benchmark.primary)
-        if isinstance(val, MaskedSamples):
-            picture(tracker, run_id, run, fitted, val)
+        if fitted.looks:
+            picture(tracker, run_id, run, fitted, benchmark)
         if opens_test:
             predictions = open_and_score(
                 config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=runs_root(), reopen=reopen
@@ -86,46 +89,40 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     say(f"run {run.path}")
 
 
-def fit(config: TransferConfig, train, val, metric: str, log):
-    """The fitted protocol: something with `val` predictions and `predict(samples, device)`."""
-    device, seed, protocol = device_here(), config.seed, config.protocol
-    if isinstance(protocol, PixelColourSettings):
-        return pixel_colour(train, val, protocol, seed=seed)
-    encoder = transfer_encoder(config, train)
-    if isinstance(protocol, ProbeSettings):
-        fitted = probe(encoder, train, val, protocol, metric=metric, device=device)
-        edge = ", on the edge of the grid: widen protocol.lowest_c or protocol.highest_c" if fitted.is_on_edge else ""
-        say(f"probe: C={fitted.c:g}{edge}")
-        return fitted
-    train_it, unit, num = (
-        (segment, "update", protocol.num_steps)
-        if isinstance(protocol, SegmentSettings)
-        else (finetune, "epoch", protocol.epochs)
-    )
+def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run_id: str) -> Fitted:
+    """The fitted protocol, with a line for everything that takes its time."""
+    protocol = config.protocol
+    is_counted_in_steps = isinstance(protocol, SegmentSettings)
+    unit, num = ("update", protocol.num_steps) if is_counted_in_steps else ("epoch", getattr(protocol, "epochs", 0))
 
-    def report(number: int, metrics: dict[str, float], model, is_best: bool) -> None:
-        log(number, metrics)
+    def report(number: int, metrics: dict[str, float]) -> None:
+        tracker.log_metrics(run_id, metrics, number)
         say(f"{unit} {number}/{num}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
 
-    return train_it(encoder, train, val, protocol, metric=metric, seed=seed, device=device, report=report)
+    fitted = fit(
+        config,
+        benchmark,
+        features_root=features_root(),
+        device=device_here(),
+        report=report,
+        progress=launch.counter("samples embedded"),
+    )
+    tracker.set_tags(run_id, fitted.feeding.tags)
+    say(f"fed with {fitted.feeding}\n{fitted.how}")
+    return fitted
 
 
 def show(tracker, run_id: str, run: RunFolder, split: str, predictions: Predictions | PixelPredictions, metric: str):
     """Print, save and log the scores of one split."""
     scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
     predictions.save(run.path / f"{split}.parquet")
-    numbers = {f"{split}_{name}": value for name, value in scores.items() if isinstance(value, float)}
-    tracker.log_metrics(run_id, numbers)
+    tracker.log_metrics(run_id, scores_of(split, predictions))
     say(f"{split}: {metric} {scores[metric]:.3f}  ({len(predictions.sample)} samples)")
 
 
-def picture(tracker, run_id: str, run: RunFolder, fitted, val: MaskedSamples) -> None:
+def picture(tracker, run_id: str, run: RunFolder, fitted: Fitted, benchmark: Benchmark) -> None:
     """Four images of val with their truth and what was said."""
-    rows = [
-        (name, image, mask, fitted.classes_of(image, device_here()))
-        for name, (image, mask) in list(zip(val.names, val.masked))[:NUM_PICTURES]
-    ]
-    figure = segmentation_figure(rows, val.classes)
+    figure = segmentation_figure(fitted.looks(NUM_PICTURES), benchmark.classes)
     figure.savefig(run.path / "val.png", dpi=120)
     tracker.log_picture(run_id, run.path / "val.png", "val.png")
 

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -31,6 +32,18 @@ PROJECT = "raypath"
 def say(text: str) -> None:
     """A line for the person who waits."""
     console.print(text, markup=False)
+
+
+def counter(what: str, *, every_s: float = 5.0) -> Callable[[int, int], None]:
+    """`progress(done, total)` that says so every few seconds, and never for what takes less."""
+    last = [time.monotonic()]
+
+    def progress(done: int, total: int) -> None:
+        if time.monotonic() - last[0] >= every_s:
+            last[0] = time.monotonic()
+            say(f"{what}: {done:,} of {total:,}")
+
+    return progress
 
 
 def run(experiment: Callable[[list[str]], None]) -> None:

@@ -10,25 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import launch
+import pyarrow as pa
 import torch
 from launch import console, say
 from rich.table import Table
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, open_test, score
+from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
 from raypath.config import config_hash, to_dict
+from raypath.data.images import Frame
 from raypath.errors import BadInput, Preempted
-from raypath.protocols import ProbeSettings, Samples, probe
-from raypath.protocols.encoders import COLOUR, RANDOM, encoder_id, monitors_of, short_name
-from raypath.protocols.monitor import check_not_monitored
-from raypath.protocols.transfer import (
-    TransferConfig,
-    check_protocol,
-    extent_of,
-    samples_of,
-    training_samples,
-    transfer_encoder,
+from raypath.protocols import FinetuneSettings, ProbeSettings, Samples, fit, open_encoder
+from raypath.protocols.encoders import (
+    IMAGENET,
+    RANDOM,
+    RANDOM_BN,
+    WITHOUT_WEIGHTS,
+    encoder_id,
+    input_px,
+    monitors_of,
+    short_name,
 )
-from raypath.run_folder import RunFolder
+from raypath.protocols.monitor import check_not_monitored
+from raypath.protocols.transfer import TransferConfig, check_protocol, feeding, training_samples
+from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
 from raypath.sweep import TrialLog, Winner, check_sweep, num_trials, sweep, trial_name
@@ -75,21 +80,25 @@ class Scored:
 
 
 def expand_encoders(text: str) -> list[str]:
-    """`runs/ID,random,colour` as sources; a bare `random` is like the first one."""
+    """`runs/ID,random,colour` as sources; a bare `random` or `random_bn` is like the first one."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or names[0] in (COLOUR, RANDOM):
+    if not names or names[0] in (*WITHOUT_WEIGHTS, RANDOM, RANDOM_BN):
         raise BadInput(
             f"encoder={text!r}: begin with runs/ID or a .safetensors file, e.g. encoder=runs/ID,random,colour"
         )
-    return [_absolute(f"{RANDOM}:{names[0]}" if name == RANDOM else name) for name in names]
+    return [_absolute(f"{name}:{names[0]}" if name in (RANDOM, RANDOM_BN) else name) for name in names]
 
 
 def _absolute(source: str) -> str:
     """A source that means the same in a trial, which runs in a folder of its own, and when a sweep is resumed from elsewhere."""
-    kind, colon, like = source.partition(":")
-    if kind == RANDOM:
-        return f"{RANDOM}{colon}{Path(like).absolute()}"
-    return source if source == COLOUR else str(Path(source).absolute())
+    kind, colon, rest = source.partition(":")
+    if kind in (RANDOM, RANDOM_BN):
+        return f"{kind}{colon}{_absolute(rest)}"
+    architecture, at, file = source.partition("@")
+    if at and not Path(source).exists():
+        return f"{architecture}{at}{Path(file).absolute()}"
+    is_path = kind != IMAGENET and ("/" in source or source.endswith(".safetensors") or Path(source).exists())
+    return str(Path(source).absolute()) if is_path else source
 
 
 def compare(
@@ -126,10 +135,10 @@ def compare(
                 check_unopened(benchmark, entrant.identity, ledger=ledger / LEDGER, unless=winner_of(run))
     benchmark.write_split(run.path)
     say(f"{benchmark.name}: {benchmark.split_note}")
-    train, val = training_samples(entrants[0].config, benchmark)
+    samples = SharedSamples(benchmark)
     results: list[Scored] = []
     try:
-        tuned = [tune_one(own, train, val, run, tracker, parent=parent, resume=resume) for own in entrants]
+        tuned = [tune_one(own, samples.of(own), run, tracker, parent=parent, resume=resume) for own in entrants]
         for own, parts in zip(entrants, tuned):
             results.append(finish_one(own, run, tracker, *parts, ledger=ledger, reopen=reopen))
     except BaseException as error:
@@ -138,6 +147,24 @@ def compare(
             tracker.end_run(run_id, status_of(error))
         raise
     return results
+
+
+class SharedSamples:
+    """Train and val in memory, read once for all encoders that are fed alike."""
+
+    def __init__(self, benchmark: Benchmark):
+        self.benchmark = benchmark
+        self.read: dict[Frame, tuple[Samples, Samples]] = {}
+
+    def of(self, entrant: Entrant) -> tuple[Samples, Samples] | None:
+        """None for a frozen protocol: it has its own way to its features."""
+        if not isinstance(entrant.config.protocol, FinetuneSettings):
+            return None
+        fed = feeding(entrant.config, self.benchmark)
+        say(f"{entrant.label}: {fed}")
+        if fed.frame not in self.read:
+            self.read[fed.frame] = training_samples(entrant.config, self.benchmark, fed.frame)
+        return self.read[fed.frame]
 
 
 def refuse_monitored(source: str, benchmark: Benchmark) -> None:
@@ -154,18 +181,19 @@ def status_of(error: BaseException) -> str:
 def entrants_of(
     config: TransferConfig, sources: list[str], labels: list[str], benchmark: Benchmark, study: str | None
 ) -> list[Entrant]:
-    """The same transfer for every source, at the extent of the first; colour is probed."""
-    extent_px = extent_of(replace(config, encoder=sources[0]))
+    """The same transfer for every source, at the extent of the first; what has nothing to fine-tune is probed."""
+    extent_px = config.extent_px or input_px(open_encoder(sources[0], seed=config.seed)) or 0
+    is_finetuned = isinstance(config.protocol, FinetuneSettings)
     entrants = []
     for source, label in zip(sources, labels):
-        protocol = ProbeSettings() if source == COLOUR else config.protocol
+        protocol = ProbeSettings() if is_finetuned and source in WITHOUT_WEIGHTS else config.protocol
         own = replace(config, encoder=source, extent_px=extent_px, protocol=protocol)
         entrants.append(Entrant(label, own, benchmark, study))
     return entrants
 
 
-def tune_one(entrant: Entrant, train: Samples, val: Samples, run: RunFolder, tracker: Tracker, *, parent, resume: bool):
-    """(predict, val predictions, how it was reached, MLflow run id) of one encoder."""
+def tune_one(entrant: Entrant, samples: tuple[Samples, Samples], run: RunFolder, tracker: Tracker, *, parent, resume):
+    """(predict, val predictions, how it was reached, MLflow run id) of one encoder; `samples` are train and val."""
     config, benchmark = entrant.config, entrant.benchmark
     folder = run.path / entrant.stem
     folder.mkdir(exist_ok=True)
@@ -180,13 +208,13 @@ def tune_one(entrant: Entrant, train: Samples, val: Samples, run: RunFolder, tra
     run.write("mlflow_runs.json", known | {config.encoder: run_id})
     split = run.path / "split.csv"
     tracker.log_dataset(run_id, split, name=benchmark.name, digest=benchmark.data_hash, context="train")
-    if isinstance(config.protocol, ProbeSettings):
-        say(f"{entrant.label}: a linear probe")
-        encoder, device = transfer_encoder(config, train), device_here()
-        fitted = probe(encoder, train, val, config.protocol, metric=benchmark.primary, device=device)
-        edge = ", on the edge of the grid" if fitted.is_on_edge else ""
-        return fitted.predict, fitted.val, f"probe, C={fitted.c:g}{edge}", run_id
-    return tune_trials(entrant, train, val, folder, tracker, run_id, resume=resume)
+    if not isinstance(config.protocol, FinetuneSettings):
+        say(f"{entrant.label}: frozen, {config.protocol.kind}")
+        progress = launch.counter("samples embedded")
+        fitted = fit(config, benchmark, features_root=features_root(), device=device_here(), progress=progress)
+        tracker.set_tags(run_id, fitted.feeding.tags)
+        return fitted.predict, fitted.val, fitted.how, run_id
+    return tune_trials(entrant, *samples, folder, tracker, run_id, resume=resume)
 
 
 def tune_trials(
@@ -206,7 +234,12 @@ def tune_trials(
     failed = f", {winner.num_failed} failed" if winner.num_failed else ""
     params = trial_name(winner.params).replace(" ", ", ")
     how = f"best of {winner.num_trials} trials{failed}: {params}, epoch {winner.epoch}"
-    return lambda samples, device: winner.predict(config, samples, device), winner.val, how, run_id
+    frame = feeding(config, entrant.benchmark).frame
+
+    def predict(rows: pa.Table) -> Predictions:
+        return winner.predict(config, Samples.of(rows, train.classes, frame), device_here())
+
+    return predict, winner.val, how, run_id
 
 
 def finish_one(
@@ -250,16 +283,16 @@ def winner_of(run: RunFolder) -> str:
     return f"winner of {run.id}"
 
 
-def scores_of(split: str, predictions: Predictions) -> dict[str, float]:
-    """The scores of a split, named for MLflow."""
-    scores = score(predictions)
-    return {f"{split}_{name}": scores[name] for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc")}
+def scores_of(split: str, predictions: Predictions | PixelPredictions) -> dict[str, float]:
+    """The scores of a split that are one number each, named for MLflow."""
+    scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
+    return {f"{split}_{name}": value for name, value in scores.items() if isinstance(value, float)}
 
 
 def open_and_score(
     config: TransferConfig,
     benchmark: Benchmark,
-    predict: Callable[[Samples, torch.device], Predictions],
+    predict: Callable[[pa.Table], Predictions],
     *,
     reason: str,
     ledger: Path,
@@ -269,7 +302,12 @@ def open_and_score(
     """The predictions on test, after the opening was written into the ledger."""
     who = encoder_id(config.encoder, seed=config.seed)
     rows = open_test(benchmark, who, reason, ledger=ledger / LEDGER, reopen=reopen, unless=unless)
-    return predict(samples_of(config, benchmark, rows), device_here())
+    return predict(rows)
+
+
+def features_root() -> Path:
+    """Where features are kept, for all runs."""
+    return runs_root() / "features"
 
 
 def device_here() -> torch.device:
@@ -283,11 +321,12 @@ def transfer_tags(config: TransferConfig, benchmark: Benchmark) -> dict[str, Any
         "encoder": short_name(config.encoder),
         "benchmark": benchmark.name,
         "protocol": config.protocol.kind,
-        "fraction": f"{config.per_class_train} per class" if config.per_class_train else "all",
+        "fraction": f"{config.per_class_train} per class" if config.per_class_train else f"{config.fraction_train:.0%}",
         "seed": config.seed,
         "config_hash": config_hash(config),
         "data_hash": benchmark.data_hash,
         "raypath.encoder_id": encoder_id(config.encoder, seed=config.seed),
+        **benchmark.tags,
     }
 
 

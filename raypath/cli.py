@@ -158,6 +158,30 @@ def _start_ray() -> None:
 
 
 @app.command()
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A labelled set, or a folder of such sets.")],
+) -> None:
+    """Say which labelled set a folder is, what it holds, and what is wrong with it; exit code 2 if it cannot be used."""
+    from raypath.benchmarks.audit import audit as audited
+    from raypath.benchmarks.audit import report, sets_in
+
+    places, others = sets_in(folder)
+    found = []
+    for place in places:
+        with console.status(f"reading {place}"):
+            found += audited(place)
+    for part in (part for one in found for part in [*report(one), ""]):
+        say(part) if isinstance(part, str) else console.print(part)
+    if others:
+        say(
+            f"passed over, as neither a published set nor one with a manifest: {', '.join(path.name for path in others)}"
+        )
+    num_bad = sum(bool(one.fault) for one in found)
+    if num_bad:
+        raise BadInput(f"{num_bad} of {len(found)} set(s) cannot be used, for the reasons above")
+
+
+@app.command()
 def preview(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of an index.")],
     slides: Annotated[int, typer.Option(help="At most so many slides, evenly over the index.")] = 24,

@@ -51,10 +51,14 @@ def override(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> 
     Strings on the right of `=` are read as JSON where they parse (`0.1`, `true`, `null`, `[1, 2]`), else kept as text.
     Raises BadInput naming an unknown key's valid neighbours, or a value of the wrong type.
     """
-    pairs = assignments.items() if isinstance(assignments, Mapping) else map(_split_assignment, assignments)
+    pairs = list(assignments.items() if isinstance(assignments, Mapping) else map(_split_assignment, assignments))
     values = to_dict(config)
-    # A kind comes before the settings that belong to it, in whatever order they were given.
-    for key, value in sorted(pairs, key=lambda pair: not (pair[0] == "kind" or pair[0].endswith(".kind"))):
+    # A kind comes before the settings that belong to it, in whatever order they were given, and brings their defaults.
+    kinds = sorted((pair for pair in pairs if _is_kind(pair[0])), key=lambda pair: pair[0].count("."))
+    for key, value in kinds:
+        _set_dotted(values, key, value)
+        values = to_dict(from_dict(type(config), values))
+    for key, value in (pair for pair in pairs if not _is_kind(pair[0])):
         _set_dotted(values, key, value)
     return from_dict(type(config), values)
 
@@ -95,6 +99,10 @@ def differences(old: Any, new: Any) -> list[str]:
     before, after = flatten(identity(old)), flatten(identity(new))
     keys = sorted(before.keys() | after.keys())
     return [f"{k}: {before.get(k)!r} -> {after.get(k)!r}" for k in keys if before.get(k) != after.get(k)]
+
+
+def _is_kind(key: str) -> bool:
+    return key.rpartition(".")[2] == "kind"
 
 
 def _split_assignment(assignment: str) -> tuple[str, Any]:

@@ -12,15 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.errors import BadInput
-from raypath.models import (
-    Coverage,
-    EncoderSettings,
-    import_weights,
-    published_normalisation,
-    save_encoder,
-    stated_input,
-    with_normalisation,
-)
+from raypath.models import Coverage, import_as_fed, save_encoder
 from raypath.models.exporting import MONITORS, check_replaceable
 from raypath.protocols.encoders import monitors_of
 
@@ -38,22 +30,11 @@ def import_encoder(
 ) -> tuple[Path, Coverage, str]:
     """Import foreign weights into `folder/encoder.safetensors`: its path, the report, and where the normalisation is from.
 
-    `settings` are those of `EncoderSettings` that a person decides; input size, mean and std that are left out are those of a
-    config.json beside the file, else those that the layout's authors train with, else of the weights that timm publishes. Raises
+    `settings` are those of `EncoderSettings` that a person decides (see `models.foreign` for those that are left out). Raises
     BadInput, and writes nothing, unless the weights cover the encoder.
     """
     check_replaceable(folder, (ENCODER, COVERAGE, MONITORS), (folder / COVERAGE).is_file)
-    has_normalisation, stated = "mean" in settings, stated_input(path)
-    settings = stated | settings
-    if "mean" not in settings or "input_px" not in settings:
-        (mean, std), input_px = published_normalisation(settings["architecture"])
-        settings = {"mean": mean, "std": std, "input_px": input_px} | settings
-    encoder, coverage = import_weights(path, EncoderSettings(**settings), layout=layout, copy=copy, prefix=prefix)
-    whose = "as given" if has_normalisation else f"timm's for {settings['architecture']}, the file does not say"
-    if not has_normalisation and stated:
-        whose = f"of the config.json beside {path.name}"
-    elif not has_normalisation and coverage.normalisation:
-        encoder, whose = with_normalisation(encoder, *coverage.normalisation), f"of the layout {coverage.layout}"
+    encoder, coverage, whose = import_as_fed(path, settings, layout=layout, copy=copy, prefix=prefix)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / COVERAGE).write_text(json.dumps(coverage.as_dict(), indent=1) + "\n")
     save_encoder(encoder, folder / ENCODER)

@@ -21,10 +21,9 @@ from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.config import config_hash, override
 from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings
-from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.segment import SegmentSettings
-from raypath.protocols.transfer import TransferConfig, check_protocol, training_samples
+from raypath.protocols.transfer import TransferConfig, check_protocol, train_rows
 from tests.protocols import segmented, small
 
 QUICK = SegmentSettings(crop_px=32, num_steps=32, batch=4, lr=1e-2, head="unet", jitter=0.0, validate_every=16)
@@ -64,6 +63,9 @@ class FakeTracker:
     def log_picture(self, run_id, picture, name):
         assert Path(picture).is_file()
         self.pictures.append(name)
+
+    def set_tags(self, run_id, tags):
+        self.tags = tags
 
     def end_run(self, run_id, status):
         self.ended.append(status)
@@ -112,11 +114,9 @@ def test_protocol_and_benchmark_must_go_together(benchmark, config):
             check_protocol(wrong, other)
 
 
-def test_masked_samples_are_read_within_the_label_budget(benchmark, config):
-    train, val = training_samples(replace(config, per_class_train=4), benchmark)
-    assert isinstance(train, MaskedSamples)
-    assert (len(train), len(val)) == (4, 4)
-    assert len(training_samples(config, benchmark)[0]) == 12
+def test_a_label_budget_holds_for_images_too(benchmark, config):
+    assert len(train_rows(replace(config, per_class_train=4), benchmark)) == 4
+    assert len(train_rows(config, benchmark)) == 12
 
 
 def test_its_settings_come_from_the_command_line_and_enter_the_hash():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
@@ -173,15 +172,33 @@ def test_encoders_are_named_in_one_word_list(tmp_path, monkeypatch):
         "colour",
         f"random:{tmp_path}/runs/b",
     ]
+    assert expand_encoders("imagenet:resnet18,random_bn,random:resnet18,resnet18@w.safetensors,file") == [
+        "imagenet:resnet18",
+        "random_bn:imagenet:resnet18",
+        "random:resnet18",
+        f"resnet18@{tmp_path}/w.safetensors",
+        "file",
+    ]
     for text in ("", "random,runs/a", "colour", " , "):
         with pytest.raises(BadInput, match="begin with runs/ID or a .safetensors file"):
             expand_encoders(text)
 
 
-def test_a_probe_at_the_edge_of_its_grid_says_so(home, benchmark, config, capsys):
-    train, val = small.samples(20, seed=0), small.samples(20, seed=1)
-    own = replace(config, encoder="colour", protocol=ProbeSettings(lowest_c=1e3, highest_c=1e4, num_c=2))
-    fitted = finetune_script.fit(own, train, val, "balanced_accuracy", None)
-    assert fitted.is_on_edge
-    assert "on the edge of the grid: widen protocol.lowest_c or protocol.highest_c" in capsys.readouterr().out
-    assert score(fitted.predict(val, torch.device("cpu")))["accuracy"] == 1
+@pytest.mark.ray
+def test_a_frozen_transfer_says_how_it_was_fed_and_what_it_found(
+    ray_instance, home, config, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    arguments = ["encoder=colour", f"benchmark.path={home / 'set'}", "protocol.kind=probe", "benchmark.mpp=0.5"]
+    finetune_script.main([*arguments, "test=true"])
+    said = capsys.readouterr().out
+    assert "fed with all of each sample at 96 px (0.167 um per px)" in said
+    assert "probe, C=" in said
+    assert "test: balanced_accuracy" in said
+    assert list((tmp_path / "features").glob("*/part-*.parquet"))
+    tracker = open_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "raypath")
+    (run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert run.data.tags["raypath.um_per_px"] == "0.1667"
+    with pytest.raises(BadInput, match="encoder=file has nothing to fine-tune: set protocol.kind=probe"):
+        finetune_script.main(["encoder=file", *arguments[1:2]])

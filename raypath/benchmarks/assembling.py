@@ -5,6 +5,7 @@ was given stands, a missing one is made; and the contents of every file go into 
 be told apart. What it costs: every byte is read once (four threads; 1 GB in about a second from a warm disk).
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ import pyarrow as pa
 
 from raypath.benchmarks.benchmark import IMAGE_SCHEMA, Benchmark, Primary, hash_rows, primary_metric
 from raypath.benchmarks.facts import Facts, compare
-from raypath.benchmarks.splits import SplitSettings, check_classes, check_patients, complete_split
+from raypath.benchmarks.leakage import check_leaks, find_leaks
+from raypath.benchmarks.splits import AS_GIVEN, SplitSettings, check_classes, complete_split, fold_split, undivided
 from raypath.data.image_rows import ImageRow
 from raypath.data.masks import MaskRule
 from raypath.errors import BadInput
@@ -39,35 +41,40 @@ def assemble(
 
     `classes` fixes the order of the classes (else sorted names). With a `mask_rule` classes belong to pixels: `classes` are
     those of mask values 0, 1, ..., every row has a mask, and labels only stratify the split. `primary`: else balanced accuracy,
-    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. Raises BadInput for a group in two splits, for a
-    class (or stratum) that is not in all three splits, and for fewer than two classes.
+    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. Raises BadInput for a patient, slide or pixel in two
+    splits unless `split.waive` names it, for a class (or stratum) that is not in all three splits, and for fewer than two classes.
     """
     is_dense = mask_rule != "none"
     strata = _strata(rows, () if is_dense else classes, name, at_least=1 if is_dense else 2)
     labels = [strata.index(row.label) for row in rows]
-    content = _contents(rows)
-    groups = [f"patient {r.patient}" if r.patient else f"image {c}" for r, c in zip(rows, content, strict=True)]
+    sha256 = _sha256(rows)
+    content = [" ".join([sha256[row.path], *_parts(row, sha256)]) for row in rows]
+    images = [f"{sha256[row.path]} item {row.item}" if row.item is not None else sha256[row.path] for row in rows]
     patients, samples = [row.patient for row in rows], [row.sample for row in rows]
-    given = [row.split if split.use_given else "" for row in rows]
-    splits, made = complete_split(given, labels, groups, seed=seed, name=name)
-    check_patients(patients, splits, name=name)
+    groups, kept = undivided(patients, [row.slide for row in rows], images, split.by)
+    splits, made = _divide(rows, labels, groups, split, seed, name)
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in content]
+    columns = [samples, labels, patients, splits, digests, *_places(rows)]
+    table = pa.table(columns, schema=IMAGE_SCHEMA).sort_by("sample")
+    leaks = find_leaks(table)
+    waived = check_leaks(leaks, split.waive, name=name)
     check_classes(labels, splits, strata, name=name)
-    said = [made, *notes, facts.note, _copies_note(content, labels, splits)]
+    said = [made, "" if made == AS_GIVEN else kept, waived, *notes, facts.note, _copies_note(content, labels, splits)]
     if not any(patients):
         said.append("no patients: samples are taken as independent, intervals are image-level")
-    columns = [samples, labels, patients, splits, *_places(rows)]
     return Benchmark(
         name=name,
         kind="segmentation" if is_dense else "classification",
         classes=tuple(classes) if is_dense else strata,
         primary=primary or ("miou_macro" if is_dense else primary_metric(labels, len(strata))),
         mpp=facts.mpp,
-        table=pa.table(columns, schema=IMAGE_SCHEMA).sort_by("sample"),
+        table=table,
         data_hash=hash_rows(zip(samples, labels, splits, patients, content, strict=True), strata),
         split_note="; ".join(filter(None, said)),
         mask_rule=mask_rule,
         strata=strata if is_dense else (),
         built=compare(rows, facts) if facts.counts else (),
+        waived=tuple(leak.rule for leak in leaks),
     )
 
 
@@ -91,15 +98,25 @@ def _strata(rows: Sequence[ImageRow], classes: Sequence[str], name: str, *, at_l
     return tuple(kept)
 
 
-def _contents(rows: Sequence[ImageRow]) -> list[str]:
-    """What each sample is made of: the sha256 of its file, and of its mask, with the part of it that counts."""
+def _divide(
+    rows: Sequence[ImageRow], labels: Sequence[int], groups: Sequence[str], split: SplitSettings, seed: int, name: str
+) -> tuple[list[str], str]:
+    """The split of every row, and a note that says what was made."""
+    if split.num_folds is not None:
+        return fold_split(labels, groups, split.num_folds, split.fold, seed=seed)
+    given = [row.split if split.use_given else "" for row in rows]
+    return complete_split(given, labels, groups, seed=seed, name=name)
+
+
+def _sha256(rows: Sequence[ImageRow]) -> dict[Path, str]:
+    """Of every file, masks included."""
     files = sorted({path for row in rows for path in (row.path, row.mask) if path is not None})
     with ThreadPoolExecutor(NUM_HASH_THREADS) as pool:
-        sha256 = dict(zip(files, pool.map(file_sha256, files)))
-    return [" ".join([sha256[row.path], *_parts(row, sha256)]) for row in rows]
+        return dict(zip(files, pool.map(file_sha256, files)))
 
 
 def _parts(row: ImageRow, sha256: dict[Path, str]) -> list[str]:
+    """What tells the sample from others of its file."""
     parts = [f"item {row.item}"] if row.item is not None else []
     parts += [f"box {row.box}"] if row.box is not None else []
     return parts + ([f"mask {sha256[row.mask]}"] if row.mask is not None else [])

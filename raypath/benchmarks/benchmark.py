@@ -12,7 +12,7 @@ to be written down. What it costs: code that wants all rows at once (a leakage a
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ SAMPLE_FIELDS = (
     pa.field("label", pa.int64()),
     pa.field("patient", pa.string()),
     pa.field("split", pa.string()),
+    pa.field("content", pa.string()),  # sha256 of what the pixels come from, to know features again by; null: not known
 )
 IMAGE_SCHEMA = pa.schema(
     [
@@ -131,12 +132,20 @@ class Benchmark:
 
     def write_split(self, folder: Path) -> Path:
         """Write `split.csv` (sample, label, patient, split) into a folder; returns its path."""
-        return write_split(self.table, self.classes, folder)
+        return write_split(self.table, self.strata or self.classes, folder)
 
 
 def groups_of(rows: pa.Table) -> list[str]:
     """The patient of every row; where there is none, the sample stands for itself."""
     return pc.coalesce(rows["patient"], rows["sample"]).to_pylist()
+
+
+def with_contents(tiles: pa.Table, sha256: Mapping[str, str]) -> pa.Table:
+    """Tiles (TILE_SCHEMA) with the column `content` filled; `sha256` of every slide, by its path."""
+    places = [tiles[name].to_pylist() for name in ("slide", "slide_mpp", "x_l0", "y_l0", "extent_l0")]
+    texts = [" ".join(map(str, (sha256[slide], *place))) for slide, *place in zip(*places, strict=True)]
+    column = pa.array([hashlib.sha256(text.encode()).hexdigest() for text in texts], pa.string())
+    return tiles.set_column(tiles.schema.get_field_index("content"), tiles.schema.field("content"), column)
 
 
 def primary_metric(label: Sequence[int], num_classes: int) -> Primary:

@@ -5,7 +5,8 @@ are kept as Parquet, and every number and interval is computed from that file al
 network. A class that is absent among the labels makes some metrics undefined; it is named under "missing", and the mean is
 taken over the classes that are there: never a silent zero, never a silent NaN.
 
-Legend: N samples, K classes. What it costs: 4 K bytes per sample on disk.
+Legend: N samples, K classes. What it costs: 4 K bytes per sample on disk; a score sorts the samples twice per class (0.2 s for
+30,000 samples of two classes).
 """
 
 import json
@@ -17,9 +18,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, cohen_kappa_score, confusion_matrix, f1_score, roc_auc_score
 
 from raypath.errors import BadInput
+
+NUM_CONFIDENCE_BINS = 15  # Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,11 @@ class Predictions:
     def predicted(self) -> np.ndarray:
         """int64 [N], the most probable class (the first of equals)."""
         return self.probability.argmax(axis=1)
+
+    def take(self, rows: Sequence[int]) -> "Predictions":
+        """The given rows, in their order."""
+        patient, sample = [self.patient[r] for r in rows], [self.sample[r] for r in rows]
+        return Predictions(sample, patient, self.label[rows], self.probability[rows], self.classes)
 
     def save(self, path: Path) -> None:
         """Write as Parquet: sample, patient, label, probability (a list of K float32); class names in the schema."""
@@ -77,20 +85,43 @@ class Predictions:
 def score(predictions: Predictions) -> dict[str, Any]:
     """Every score of a classification.
 
-    Returns accuracy, balanced_accuracy (mean recall), macro_f1, auroc (binary, or one against the rest, macro), confusion (int64
-    [K, K], rows are labels) and missing (classes without a sample). Means are over the classes with samples (macro_f1: labelled
-    or predicted, as scikit-learn does); auroc is NaN where only one class has samples.
+    Returns
+    -------
+        accuracy, balanced_accuracy   share of samples that are right, mean recall
+        macro_f1                      mean over the classes that are labelled or predicted, as scikit-learn does
+        auroc                         area under the ROC curve: binary, or one against the rest, mean over classes
+        auprc                         average precision (the step-wise area, as scikit-learn defines it): of class 1 where there
+                                      are two classes, else one against the rest, mean over classes
+        quadratic_kappa               for classes in an order: Cohen, Psychological Bulletin 70 (1968) 213, the disagreement of
+                                      classes i and j weighs (i - j)^2
+        log_loss                      mean of -ln of the label's probability, which counts as 2.2e-16 at least
+        brier                         mean of the squared distance to the label, summed over classes, 0 to 2 (Brier, Monthly
+                                      Weather Review 78 (1950) 1); for two classes twice the value that looks at class 1 only
+        ece                           expected calibration error of the predicted class, 15 bins of equal width (Guo et al. 2017)
+        confusion                     int64 [K, K], rows are labels
+        missing                       classes without a sample
+
+    Means over classes leave out what is missing. auroc and auprc are NaN where only one class has samples, quadratic_kappa where
+    only one class is labelled and predicted.
+
     """
     label, predicted = predictions.label, predictions.predicted
     numbers = np.arange(len(predictions.classes))
     confusion = confusion_matrix(label, predicted, labels=numbers)
     present = confusion.sum(axis=1) > 0
     recall = np.diag(confusion)[present] / confusion.sum(axis=1)[present]
+    probability = predictions.probability.astype(np.float64)
+    probability /= probability.sum(axis=1, keepdims=True)  # they were rounded to float32
     return {
         "accuracy": float(np.trace(confusion) / len(label)),
         "balanced_accuracy": float(recall.mean()),
         "macro_f1": float(f1_score(label, predicted, average="macro", zero_division=0)),
         "auroc": _auroc(label, predictions.probability),
+        "auprc": _auprc(label, predictions.probability),
+        "quadratic_kappa": _quadratic_kappa(label, predicted, numbers),
+        "log_loss": float(-np.log(np.maximum(_of(label, probability), np.finfo(np.float64).eps)).mean()),
+        "brier": float(((probability - np.eye(len(numbers))[label]) ** 2).sum(axis=1).mean()),
+        "ece": _calibration_error(label == predicted, probability.max(axis=1)),
         "confusion": confusion,
         "missing": tuple(predictions.classes[k] for k in numbers[~present]),
     }
@@ -102,6 +133,33 @@ def _auroc(label: np.ndarray, probability: np.ndarray) -> float:
     if len(present) < 2:
         return float("nan")
     return float(np.mean([roc_auc_score(label == k, probability[:, k]) for k in present]))
+
+
+def _auprc(label: np.ndarray, probability: np.ndarray) -> float:
+    """Average precision of class 1 of two, or its mean over the classes with samples."""
+    present = np.unique(label)
+    if len(present) < 2:
+        return float("nan")
+    positive = [1] if probability.shape[1] == 2 else present
+    return float(np.mean([average_precision_score(label == k, probability[:, k]) for k in positive]))
+
+
+def _quadratic_kappa(label: np.ndarray, predicted: np.ndarray, numbers: np.ndarray) -> float:
+    if len(np.union1d(label, predicted)) < 2:
+        return float("nan")  # no disagreement is possible, so there is none to compare with
+    return float(cohen_kappa_score(label, predicted, labels=numbers, weights="quadratic"))
+
+
+def _calibration_error(is_right: np.ndarray, confidence: np.ndarray) -> float:
+    """Mean over samples of |share that is right - mean confidence| of their bin; bin edges belong to the bin below."""
+    number = np.ceil(confidence * NUM_CONFIDENCE_BINS).astype(np.int64)
+    excess = np.bincount(number, weights=is_right - confidence)
+    return float(np.abs(excess).sum() / len(confidence))
+
+
+def _of(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """The probability of each sample's label, [N]."""
+    return probability[np.arange(len(label)), label]
 
 
 def _check(predictions: Predictions) -> None:
@@ -117,12 +175,13 @@ def _check(predictions: Predictions) -> None:
         raise BadInput(f"predictions: {_twice(predictions.sample)!r} occurs twice; expected every sample once")
     if label.min() < 0 or label.max() >= num_classes:
         raise BadInput(f"predictions: labels from {label.min()} to {label.max()}; expected 0 to {num_classes - 1}")
-    is_bad = ~np.isfinite(probability).all(axis=1) | (np.abs(probability.sum(axis=1) - 1) > 1e-2)
+    is_possible = np.isfinite(probability) & (probability >= 0)
+    is_bad = ~is_possible.all(axis=1) | (np.abs(probability.sum(axis=1) - 1) > 1e-2)
     if is_bad.any():
         first = int(np.argmax(is_bad))
         raise BadInput(
             f"predictions: {int(is_bad.sum())} rows are no probabilities, first {predictions.sample[first]!r}: "
-            f"{probability[first].tolist()}; expected finite numbers that sum to 1 (did the encoder or the head diverge?)"
+            f"{probability[first].tolist()}; expected numbers of 0 or more that sum to 1 (did the encoder or the head diverge?)"
         )
 
 

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric
-from raypath.benchmarks.splits import check_classes, check_patients, keyed, label_budget
+from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric, with_contents
+from raypath.benchmarks.leakage import check_leaks, find_leaks
+from raypath.benchmarks.splits import check_classes, keyed, label_budget
 from raypath.data.manifest import SlideRow, read_manifest
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
@@ -61,7 +62,7 @@ def load_phantoms(
     classes = CLASSES[BACKGROUND + 1 :]
     columns = {column: table[column].to_pylist() for column in ("sample", "label", "patient", "split", "slide")}
     labels, splits = columns["label"], columns["split"]
-    check_patients(columns["patient"], splits, name=name)
+    check_leaks(find_leaks(table), (), name=name)
     check_classes(labels, splits, classes, name=name)
     sha256 = {row.path: file_sha256(row.path) for row in slides}
     content = [f"{sha256[slide]} {extent_px} {mpp}" for slide in columns["slide"]]
@@ -70,7 +71,7 @@ def load_phantoms(
         classes=classes,
         primary=primary_metric(labels, len(classes)),
         mpp=mpp,
-        table=table,
+        table=with_contents(table, sha256),
         data_hash=hash_rows(zip(columns["sample"], labels, splits, columns["patient"], content, strict=True), classes),
         split_note=_note(spec, min_share, splits),
     )

@@ -15,6 +15,7 @@ Legend: N images, K classes. What it costs: one pass over the pixels of an image
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ class PixelPredictions:
         object.__setattr__(self, "confusion", np.asarray(self.confusion))
         _check(self)
         object.__setattr__(self, "confusion", self.confusion.astype(np.int64))
+
+    def take(self, rows: Sequence[int]) -> "PixelPredictions":
+        """The given rows, in their order."""
+        patient, sample = [self.patient[r] for r in rows], [self.sample[r] for r in rows]
+        return PixelPredictions(sample, patient, self.confusion[rows], self.classes)
 
     def save(self, path: Path) -> None:
         """Write as Parquet: sample, patient, confusion (a list of K * K int64, row by row); class names in the schema."""

@@ -8,9 +8,34 @@ from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.images import load_images
+from raypath.benchmarks.masks import MasksSettings
+from raypath.benchmarks.pcam200 import PCam200Settings
 from raypath.benchmarks.phantoms import load_phantoms
+from raypath.benchmarks.ptcga200 import PTCGA200Settings
+from raypath.benchmarks.published.bach import BACHSettings
+from raypath.benchmarks.published.breakhis import BreaKHisSettings
 from raypath.benchmarks.published.glas import GlaSSettings
+from raypath.benchmarks.published.janowczyk1 import Janowczyk1Settings
+from raypath.benchmarks.published.janowczyk2 import Janowczyk2Settings
+from raypath.benchmarks.published.janowczyk5 import Janowczyk5Settings
+from raypath.benchmarks.published.janowczyk6 import Janowczyk6Settings
+from raypath.benchmarks.published.janowczyk7 import Janowczyk7Settings
+from raypath.benchmarks.published.kather2016 import Kather2016Settings
+from raypath.benchmarks.published.lc25000 import LC25000Settings
+from raypath.benchmarks.published.mhist import MHISTSettings
+from raypath.benchmarks.published.mitos_atypia import MitosAtypiaSettings
+from raypath.benchmarks.published.monuseg import MoNuSegSettings
+from raypath.benchmarks.published.nct_crc import NCTCRCSettings
+from raypath.benchmarks.published.pannuke import PanNukeSettings
 from raypath.benchmarks.published.pcam import PCamSettings
+from raypath.benchmarks.published.pcam200_tiles import PCam200TilesSettings
+from raypath.benchmarks.published.ptcga200_tiles import PTCGA200TilesSettings
+from raypath.benchmarks.published.segpanda200_tiles import SegPANDA200TilesSettings
+from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
+from raypath.benchmarks.published.tupac import TUPACSettings
+from raypath.benchmarks.published.warwick_crc import WarwickCRCSettings
+from raypath.benchmarks.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.spots import SpotsSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 
@@ -64,8 +89,33 @@ class PhantomsSettings:
 KINDS = (
     ImagesSettings,
     PhantomsSettings,
+    MasksSettings,
     PCamSettings,
     GlaSSettings,
+    Janowczyk1Settings,
+    Janowczyk2Settings,
+    Janowczyk5Settings,
+    Janowczyk6Settings,
+    Janowczyk7Settings,
+    StromaLBPSettings,
+    NCTCRCSettings,
+    Kather2016Settings,
+    BreaKHisSettings,
+    BACHSettings,
+    LC25000Settings,
+    MHISTSettings,
+    PTCGA200TilesSettings,
+    PTCGA200Settings,
+    PCam200TilesSettings,
+    PCam200Settings,
+    SegPANDA200TilesSettings,
+    SegPANDA200Settings,
+    PanNukeSettings,
+    MoNuSegSettings,
+    MitosAtypiaSettings,
+    WarwickCRCSettings,
+    TUPACSettings,
+    SpotsSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 

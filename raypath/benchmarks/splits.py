@@ -2,7 +2,8 @@
 
 One decision: everything is keyed. Whether a patient is held out follows from a sha256 of (seed, patient), never from the order
 of rows or from Python's `hash`, so a manifest that is sorted differently, or read on another machine, is split the same.
-Patients are never divided; where there are none, a group is one image (and its exact copies).
+Patients are never divided; where they are not known, slides are not, and where those are not known either, images are not (with
+their exact copies and all the parts that were cut out of them).
 
 What it costs: a greedy pass instead of an optimum. Groups are dealt large to small (equal powers of two in keyed order) to the
 split that lacks most classes, then to the one furthest below its share; with very few patients the shares are rough.
@@ -14,6 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +24,67 @@ import pyarrow.compute as pc
 from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
 
+Unit = Literal["patient", "slide", "image"]
+Rule = Literal["patient", "slide", "overlap", "near_duplicate"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+RULES: tuple[Rule, ...] = get_args(Rule)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
     """How a set is divided."""
 
+    by: Unit = "patient"
+    """What is never divided; where it is not known, the next smaller thing that is."""
     use_given: bool = True
     """Whether a split that comes with the set stands."""
+    num_folds: int | None = None
+    """Divide the whole set into so many folds instead, of which one is the test; null: no folds."""
+    fold: int = 0
+    """Which fold is the test, 0 to num_folds - 1."""
+    waive: tuple[Rule, ...] = ()
+    """Rules against leakage that this set may break; every run on it is tagged with them."""
+
+    def __post_init__(self):
+        if self.by not in UNITS:
+            raise ValueError(f"by={self.by!r}: expected one of {', '.join(UNITS)}")
+        if self.num_folds is not None and self.num_folds < 2:
+            raise ValueError(f"num_folds={self.num_folds}: expected 2 or more, or null for no folds")
+        if not 0 <= self.fold < (self.num_folds or 1):
+            raise ValueError(f"fold={self.fold} of num_folds={self.num_folds}: expected 0 to num_folds - 1")
+        unknown = [rule for rule in self.waive if rule not in RULES]
+        if unknown:
+            raise ValueError(f"waive={unknown}: expected names among {', '.join(RULES)}")
 
 
 NEW_SPLIT = {"train": 0.6, "val": 0.2, "test": 0.2}
 NEW_VAL = {"train": 0.8, "val": 0.2}
+LABEL_FRACTIONS = (0.01, 0.05, 0.1, 0.25, 1.0)
+AS_GIVEN = "split as given"
 MAX_LISTED = 10
+
+
+def undivided(
+    patients: Sequence[str | None], slides: Sequence[str | None], images: Sequence[str], by: Unit = "patient"
+) -> tuple[list[str], str]:
+    """The group of every row, which no split divides, and a note where something smaller than `by` had to stand in for it.
+
+    `images` names the whole image of each row by its contents, so that copies and parts of one image stay together. A row
+    without a patient belongs to that of its slide, if another row of the slide names one.
+    """
+    patient_of = {
+        s: p for p, s in sorted(_pairs(patients, slides), reverse=True)
+    }  # the first name, should there be two
+    groups, stood_in = [], Counter()
+    for patient, slide, image in zip(patients, slides, images, strict=True):
+        known = {"patient": patient or patient_of.get(slide), "slide": slide, "image": image}
+        unit = next(unit for unit in UNITS[UNITS.index(by) :] if known[unit])
+        stood_in[unit] += unit != by
+        groups.append(f"{unit} {known[unit]}")
+    notes = [
+        f"{num} of {len(groups)} samples have no {by}: kept together by {unit}" for unit, num in (+stood_in).items()
+    ]
+    return groups, "; ".join(notes)
 
 
 def complete_split(
@@ -50,7 +101,7 @@ def complete_split(
         why = "the given one is all train" if "train" in names else "none was given"
         return deal(labels, groups, NEW_SPLIT, seed=seed), f"split made here (60/20/20, seed {seed}): {why}"
     if names == set(SPLITS):
-        return list(given), "split as given"
+        return list(given), AS_GIVEN
     if names not in ({"train", "val"}, {"train", "test"}):
         found = ", ".join(sorted(names)) or "none"
         raise BadInput(
@@ -62,6 +113,20 @@ def complete_split(
     if "val" in names:
         note = f"the given val is the test here; {note}"
     return [next(carved) if train else "test" for train in is_train], note
+
+
+def fold_split(
+    labels: Sequence[int], groups: Sequence[str], num_folds: int, fold: int, *, seed: int
+) -> tuple[list[str], str]:
+    """The split of every row where fold number `fold` is the test, and 20 % of the rest the val; and a note that says so.
+
+    Stratified, groups undivided. The folds of one seed are disjoint and cover every row.
+    """
+    part = deal(labels, groups, {str(number): 1 / num_folds for number in range(num_folds)}, seed=seed)
+    is_rest = [number != str(fold) for number in part]
+    rest = iter(deal(_where(labels, is_rest), _where(groups, is_rest), NEW_VAL, seed=seed))
+    splits = [next(rest) if kept else "test" for kept in is_rest]
+    return splits, f"fold {fold} of {num_folds} is the test (seed {seed}), val 20 % of the rest"
 
 
 def deal(labels: Sequence[int], groups: Sequence[str], shares: Mapping[str, float], *, seed: int) -> list[str]:
@@ -84,21 +149,6 @@ def deal(labels: Sequence[int], groups: Sequence[str], shares: Mapping[str, floa
         have_SC[best] += given_C
         chosen[group_names[group]] = names[best]
     return [chosen[group] for group in groups]
-
-
-def check_patients(patients: Sequence[str | None], splits: Sequence[str], *, name: str) -> None:
-    """Raises BadInput listing the patients that stand in more than one split."""
-    seen: dict[str, set[str]] = defaultdict(set)
-    for patient, split in zip(patients, splits, strict=True):
-        if patient is not None:
-            seen[patient].add(split)
-    shared = sorted(patient for patient, in_splits in seen.items() if len(in_splits) > 1)
-    if shared:
-        listed = "; ".join(f"{p} ({', '.join(s for s in SPLITS if s in seen[p])})" for p in shared[:MAX_LISTED])
-        raise BadInput(
-            f"{name}: {len(shared)} patients stand in more than one split: {listed}; a patient belongs to one. "
-            "Correct the split column, or pass ignore_split=True for a split by patient"
-        )
 
 
 def check_classes(labels: Sequence[int], splits: Sequence[str], classes: Sequence[str], *, name: str) -> None:
@@ -131,7 +181,10 @@ def label_budget(rows: pa.Table, per_class: int, *, seed: int) -> pa.Table:
 
 
 def label_fraction(rows: pa.Table, fraction: float, *, seed: int) -> pa.Table:
-    """A share (0, 1] of the training rows of every class, at least one each; nested as `label_budget` is."""
+    """A share (0, 1] of the training rows of every class (rounded), at least one each; nested as `label_budget` is.
+
+    Whole patients come first, in one order for all classes; in each class at most one patient is there in part.
+    """
     if not 0 < fraction <= 1:
         raise BadInput(f"label fraction {fraction}: expected more than 0 and at most 1")
     return _keyed_prefix(rows, lambda count: max(1, round(fraction * count)), seed)
@@ -157,7 +210,7 @@ def keyed(seed: int, purpose: str, name: str) -> bytes:
 
 def _keyed_prefix(rows: pa.Table, num_of: Callable[[int], int], seed: int) -> pa.Table:
     samples = rows["sample"].to_pylist()
-    groups = pc.coalesce(rows["patient"], rows["sample"]).to_pylist()
+    groups = pc.coalesce(rows["patient"], rows["slide"], rows["sample"]).to_pylist()
     by_class: dict[int, list[int]] = defaultdict(list)
     for row, label in enumerate(rows["label"].to_pylist()):
         by_class[label].append(row)
@@ -166,6 +219,10 @@ def _keyed_prefix(rows: pa.Table, num_of: Callable[[int], int], seed: int) -> pa
         members.sort(key=lambda r: (keyed(seed, "patient", groups[r]), keyed(seed, "sample", samples[r])))
         kept += members[: num_of(len(members))]
     return rows.take(sorted(kept))
+
+
+def _pairs(patients: Iterable[str | None], slides: Iterable[str | None]) -> set[tuple[str, str]]:
+    return {(patient, slide) for patient, slide in zip(patients, slides, strict=True) if patient and slide}
 
 
 def _class_counts(labels: Sequence[int], groups: Sequence[str]) -> tuple[np.ndarray, list[str]]:

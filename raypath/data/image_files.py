@@ -6,6 +6,7 @@ that is done is part of the data and not of reading. An image that is not square
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import h5py
 import numpy as np
@@ -21,14 +22,21 @@ UNREADABLE = (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionB
 
 
 def read_image(
-    path: str, extent_px: int, place: float = 0.5, *, item: int | None = None, box: Sequence[int] | None = None
+    path: str,
+    extent_px: int,
+    place: float = 0.5,
+    *,
+    item: int | None = None,
+    box: Sequence[int] | None = None,
+    side_px: int | None = None,
 ) -> np.ndarray:
     """One image as uint8 [extent_px, extent_px, 3]: its largest square, antialiased; `item` and `box` as for `open_image`.
 
     `place` in (0, 1] says where along the longer side the square lies: 0.5 is the centre, and uniform numbers make every place
-    equally likely. Raises one of UNREADABLE.
+    equally likely. `side_px` takes the square of that side at the centre instead. Raises one of UNREADABLE.
     """
-    square = _square(open_image(path, item=item, box=box), place)
+    image = open_image(path, item=item, box=box)
+    square = _square(image, place) if side_px is None else _centre(image, side_px)
     if square.size != (extent_px, extent_px):
         square = square.resize((extent_px, extent_px), Image.Resampling.BICUBIC)
     return np.asarray(square)
@@ -38,7 +46,8 @@ def open_image(path: str, *, item: int | None = None, box: Sequence[int] | None 
     """An image in RGB: a file, number `item` of an array file (.h5 with one array of images, .npy), or `box` of either.
 
     `box` is left, top, width, height. Raises one of UNREADABLE: what Pillow does for a file it cannot decode, and ValueError for
-    what has no 8-bit colours of its own (more than 8 bits per channel, or pixels one can look through), or for a box outside.
+    what has no 8-bit colours of its own (more than 8 bits per channel, or pixels one can look through), or for a box outside or
+    without area; IndexError for an item that is not there.
     """
     if item is not None:
         image = Image.fromarray(_item(local_path(path), item))
@@ -48,9 +57,29 @@ def open_image(path: str, *, item: int | None = None, box: Sequence[int] | None 
     if box is None:
         return image
     left, top, width, height = box
+    if min(width, height) < 1:
+        raise ValueError(f"the box {tuple(box)} has no area")
     if min(left, top) < 0 or left + width > image.width or top + height > image.height:
         raise ValueError(f"the box {tuple(box)} leaves the image of {image.width} x {image.height} px")
     return image.crop((left, top, left + width, top + height))
+
+
+def size_of(path: str, *, item: int | None = None) -> tuple[int, int]:
+    """(width, height) in px of an image, from the header alone. Raises OSError or ValueError for a file that has none."""
+    if item is None:
+        with Image.open(local_path(path), formats=_FORMATS) as image:
+            return image.size
+    return _array_size(local_path(path))
+
+
+@lru_cache(maxsize=64)
+def _array_size(path: str) -> tuple[int, int]:
+    if path.endswith(".npy"):
+        height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[1:3]
+    else:
+        with h5py.File(path) as file:
+            height, width = images_of(file).shape[1:3]
+    return width, height
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
@@ -65,12 +94,15 @@ def _opaque_rgb(image: Image.Image) -> Image.Image:
 
 def _item(path: str, item: int) -> np.ndarray:
     """uint8 [H, W, 3]. Whole numbers of 0 to 255 in another type are taken as they are (PanNuke has float64)."""
+    if item < 0:
+        raise IndexError(f"image {item}: images are numbered from 0")
     if path.endswith(".npy"):
         pixels = np.array(np.load(path, mmap_mode="r", allow_pickle=False)[item])
     else:
         with h5py.File(path) as file:
             pixels = np.array(images_of(file)[item])
-    whole = pixels.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # what is no number is no whole number either, and is refused below
+        whole = pixels.astype(np.uint8)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or not np.array_equal(whole, pixels):
         raise ValueError(
             f"image {item} has the shape {pixels.shape} and the type {pixels.dtype}: expected RGB of 8 bits"
@@ -84,6 +116,15 @@ def images_of(file: h5py.File) -> h5py.Dataset:
     if len(found) != 1:
         raise ValueError(f"{len(found)} arrays of images in it ({', '.join(file)}): expected one, [N, H, W, 3]")
     return found[0]
+
+
+def _centre(image: Image.Image, side_px: int) -> Image.Image:
+    left, top = (image.width - side_px) // 2, (image.height - side_px) // 2
+    if min(left, top) < 0:
+        raise ValueError(
+            f"it is {image.width} x {image.height} px, smaller than the {side_px} px that are wanted of it"
+        )
+    return image.crop((left, top, left + side_px, top + side_px))
 
 
 def _square(image: Image.Image, place: float) -> Image.Image:

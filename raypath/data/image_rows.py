@@ -2,9 +2,10 @@
 
 A set is a `manifest.csv` or `manifest.parquet` (`path,label[,split][,patient]`, paths relative to it; the path's column may be
 called `image`, and the label's is named by who reads), or a folder with one subfolder per class, or with train, val and test
-folders that hold those. One decision: nothing is repaired and nothing is skipped in silence. Every wrong cell is collected, the
-first ten are shown with line, column and value, and nothing starts until all are mended. A BOM and CRLF are fine; other columns
-are tolerated and named in the note, for a misspelt `patient` is one.
+folders that hold those. Where classes belong to pixels every image has a mask: a column whose name begins with "mask", or the
+folders images/ and masks/ with files of equal stems; labels are optional then. One decision: nothing is repaired and nothing is
+skipped in silence. Every wrong cell is collected, the first ten are shown with line, column and value, and nothing starts until all
+are mended. A BOM and CRLF are fine; other columns are tolerated and named in the note, for a misspelt `patient` is one.
 
 What it costs: a `stat` per image before anything runs, and ids that are paths, so renaming a folder makes other samples.
 """
@@ -21,10 +22,13 @@ from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".npy", ".xml")
 MANIFEST_NAMES = ("manifest.csv", "manifest.parquet")
 COLUMNS = ("path", "label", "split", "patient")
 MISSING = ("", "nan", "none", "null", "n/a")  # how spreadsheets and data frames write an empty cell
 MAX_SHOWN = 10
+
+_PAIR = (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES))
 
 Cells = dict[str, str]
 
@@ -50,25 +54,28 @@ class ImageRow:
     """A file of the same extent that says the class of every pixel; `item` and `box` count for it too."""
 
 
-def read_image_rows(source: Path, *, label: str = "label") -> tuple[list[ImageRow], str]:
+def read_image_rows(source: Path, *, label: str = "label", has_masks: bool = False) -> tuple[list[ImageRow], str]:
     """The images of a folder or manifest, in its order, and a note on columns that were not used.
 
-    `label` is the column that holds the classes. Raises BadInput (exit code 2) that lists the first ten wrong cells with line,
-    column and value: a missing label, an unknown split, a missing or empty file, a path given twice or leading out of the folder.
+    `label` is the column that holds the classes. With `has_masks` every row has a mask, and an absent column "label" gives the
+    label "". Raises BadInput (exit code 2) that lists the first ten wrong cells with line, column and value: a missing label, an
+    unknown split, a missing or empty file, a path given twice or leading out of the folder.
     """
     source = _manifest_of(Path(source))
     if source.is_dir():
         if label != "label":
             raise BadInput(f"{source}: class folders have no column {label!r}; the labels are the folders' names")
-        return _judge(source, source, list(_folder_lines(source)), {}), ""
+        lines = list(_pair_lines(source) if has_masks else _folder_lines(source))
+        return _judge(source, source, lines, {}, needs_label=not has_masks), ""
     try:
         lines = list(_parquet_lines(source) if source.suffix == ".parquet" else _csv_lines(source))
     except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise BadInput(f"{source}: expected a CSV in UTF-8 or a Parquet file ({error})") from None
-    called = _names_of_columns(source, lines, label)
+    called = _names_of_columns(source, lines, label, has_masks)
     extra = sorted({column for _, cells in lines for column in cells} - set(called.values()))
     lines = [(number, {name: cells.get(column, "") for name, column in called.items()}) for number, cells in lines]
-    return _judge(source, source.parent, lines, called), f"columns not used: {', '.join(extra)}" if extra else ""
+    rows = _judge(source, source.parent, lines, called, needs_label="label" in called)
+    return rows, f"columns not used: {', '.join(extra)}" if extra else ""
 
 
 def _manifest_of(source: Path) -> Path:
@@ -83,11 +90,8 @@ def _manifest_of(source: Path) -> Path:
 
 def _folder_lines(folder: Path) -> Iterator[tuple[int, Cells]]:
     """Class folders, or split folders that hold class folders, as the cells of a manifest."""
-    top = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    has_splits = bool(top) and set(top) <= set(SPLITS)
-    homes = [(split, folder / split) for split in top] if has_splits else [("", folder)]
     number = 0
-    for split, home in homes:
+    for split, home in _homes(folder):
         for class_folder in sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith(".")):
             for path in sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
                 number += 1
@@ -98,6 +102,39 @@ def _folder_lines(folder: Path) -> Iterator[tuple[int, Cells]]:
             f"{folder}: no images; expected one folder per class with files ending in {', '.join(IMAGE_SUFFIXES)}, "
             f"or a {MANIFEST_NAMES[0]} with the columns path,label"
         )
+
+
+def _pair_lines(folder: Path) -> Iterator[tuple[int, Cells]]:
+    """images/ and masks/, or split folders that hold both, as the cells of a manifest."""
+    number = 0
+    for split, home in _homes(folder):
+        images, masks = (_by_stem(home / name, suffixes) for name, suffixes in _PAIR)
+        lonely = [str(path) for path in (images | masks).values() if path.stem not in images.keys() & masks.keys()]
+        if lonely or not images:
+            raise BadInput(
+                f"{home}: {len(lonely)} images without a mask or masks without an image ({', '.join(lonely[:MAX_SHOWN])}) of"
+                f" {len(images)} images and {len(masks)} masks; expected images/ and masks/ with files of equal stems"
+            )
+        for stem, image in images.items():
+            number += 1
+            relative = [path.relative_to(folder).as_posix() for path in (image, masks[stem])]
+            yield number, {"path": relative[0], "mask": relative[1], "label": "", "split": split}
+
+
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
+    stems = {path.stem: path for path in found}
+    if len(stems) < len(found):
+        twice = sorted(path.name for path in found if stems[path.stem] != path)
+        raise BadInput(f"{folder}: {', '.join(twice[:MAX_SHOWN])}: another file has the same stem; keep one of them")
+    return stems
+
+
+def _homes(folder: Path) -> list[tuple[str, Path]]:
+    """The split folders with their names; a folder that has none is its own."""
+    top = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    has_splits = bool(top) and set(top) <= set(SPLITS)
+    return [(split, folder / split) for split in top] if has_splits else [("", folder)]
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, Cells]]:
@@ -120,20 +157,34 @@ def _text(value: object) -> str:
     return "" if text.lower() in MISSING else text
 
 
-def _names_of_columns(source: Path, lines: Sequence[tuple[int, Cells]], label: str) -> dict[str, str]:
-    """What this manifest calls each of COLUMNS."""
+def _names_of_columns(source: Path, lines: Sequence[tuple[int, Cells]], label: str, has_masks: bool) -> dict[str, str]:
+    """What this manifest calls each of COLUMNS, and the mask; where masks have the classes, a label that is absent is left out."""
     if not lines:
         raise BadInput(f"{source}: no images below the header; expected lines path,label[,split][,patient]")
     columns = list(lines[0][1])
     path = "image" if "image" in columns and "path" not in columns else "path"
-    absent = [column for column in (path, label) if column not in columns]
+    masks = [column for column in columns if column.lower().startswith("mask")] if has_masks else []
+    if len(masks) > 1:
+        raise BadInput(
+            f"{source}: line 1: {' and '.join(masks)} all begin with mask; expected one such column: rename the others"
+        )
+    is_optional = has_masks and label == "label"
+    needed = [path, *([] if is_optional else [label]), *((masks or ["mask"]) if has_masks else [])]
+    absent = [column for column in needed if column not in columns]
     if absent:
         hint = "; separate the columns with commas" if len(columns) == 1 and ";" in columns[0] else ""
         raise BadInput(f"{source}: line 1: no column {' and '.join(absent)} among {', '.join(columns)}{hint}")
-    return dict(zip(COLUMNS, (path, label, "split", "patient"), strict=True))
+    called = dict(zip(COLUMNS, (path, label, "split", "patient"), strict=True))
+    if masks:
+        called["mask"] = masks[0]
+    if is_optional and label not in columns:
+        del called["label"]
+    return called
 
 
-def _judge(source: Path, root: Path, lines: list[tuple[int, Cells]], called: Cells) -> list[ImageRow]:
+def _judge(
+    source: Path, root: Path, lines: list[tuple[int, Cells]], called: Cells, *, needs_label: bool
+) -> list[ImageRow]:
     """Every row, or one BadInput for all that are wrong; `called` says what the columns are called there."""
     faults: list[str] = []
     rows: list[ImageRow] = []
@@ -142,7 +193,7 @@ def _judge(source: Path, root: Path, lines: list[tuple[int, Cells]], called: Cel
     resolved_root = root.resolve()
     for number, cells in lines:
         sample = PurePosixPath(cells["path"]).as_posix()
-        wrong = list(_wrong_cells(cells, resolved_root, needs_split))
+        wrong = list(_wrong_cells(cells, resolved_root, needs_split, needs_label))
         if cells["path"] and sample in first_line:
             wrong.append(("path", f"already on line {first_line[sample]}; every image once"))
         first_line.setdefault(sample, number)
@@ -150,25 +201,28 @@ def _judge(source: Path, root: Path, lines: list[tuple[int, Cells]], called: Cel
             faults.append(f"line {number}, column {called.get(column, column)}: {cells.get(column, '')!r}: {text}")
         if not wrong:
             patient = cells.get("patient") or None
-            rows.append(ImageRow(sample, root / sample, cells["label"], cells.get("split", ""), patient))
+            mask = root / cells["mask"] if "mask" in cells else None
+            label = cells.get("label", "")
+            rows.append(ImageRow(sample, root / sample, label, cells.get("split", ""), patient, mask=mask))
     if faults:
         more = [f"... and {len(faults) - MAX_SHOWN} more"] if len(faults) > MAX_SHOWN else []
         raise BadInput("\n".join([f"{source}: {len(faults)} thing(s) to mend", *faults[:MAX_SHOWN], *more]))
     return rows
 
 
-def _wrong_cells(cells: Cells, root: Path, needs_split: bool) -> Iterator[tuple[str, str]]:
+def _wrong_cells(cells: Cells, root: Path, needs_split: bool, needs_label: bool) -> Iterator[tuple[str, str]]:
     """(column, what was expected) for every cell of a row that cannot be used."""
-    if not cells["label"]:
+    if needs_label and not cells["label"]:
         yield "label", "expected a class name; label the image or leave its line out"
     split = cells.get("split", "")
     if split and split not in SPLITS:
         yield "split", f"expected one of {', '.join(SPLITS)}"
     elif needs_split and not split:
         yield "split", "expected a split, since other lines have one; fill all of them or none"
-    wrong_path = _wrong_path(cells["path"], root)
-    if wrong_path:
-        yield "path", wrong_path
+    for column in ("path", "mask"):
+        wrong_path = _wrong_path(cells[column], root) if column in cells else None
+        if wrong_path:
+            yield column, wrong_path
 
 
 def _wrong_path(text: str, root: Path) -> str | None:

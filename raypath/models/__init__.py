@@ -4,6 +4,8 @@ from raypath.models.colour import ColourEncoder
 from raypath.models.coverage import Coverage
 from raypath.models.encoder import Encoder, EncoderSettings, build_encoder, check_architecture
 from raypath.models.exporting import export_encoder
+from raypath.models.file import FileEncoder, file_numbers
+from raypath.models.foreign import import_as_fed
 from raypath.models.heads import LinearHead, Projector
 from raypath.models.importing import (
     import_weights,
@@ -21,15 +23,18 @@ __all__ = [
     "Coverage",
     "Encoder",
     "EncoderSettings",
+    "FileEncoder",
     "LinearHead",
     "Projector",
     "build_encoder",
     "check_architecture",
     "cosine_momentum",
     "export_encoder",
+    "file_numbers",
     "fix_positions",
     "follow",
     "grid_embedding",
+    "import_as_fed",
     "import_weights",
     "load_encoder",
     "momentum_copy",

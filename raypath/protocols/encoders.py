@@ -2,8 +2,13 @@
 
     runs/ID                 the newest valid checkpoint of a pretraining
     path/x.safetensors      an encoder file
+    DIR                     what `raypath export` or `raypath import` made
+    ARCHITECTURE@FILE       an architecture of timm with the weights of any file that `raypath import` reads
+    imagenet:ARCHITECTURE   timm's weights, from the folder RAYPATH_WEIGHTS
+    random:LIKE             the architecture of LIKE (one of the above, or a name of timm) with random weights
+    random_bn:LIKE          the same, its batch norm with the statistics of the training images: a harder baseline
     colour                  the 30 colour numbers
-    random:SOURCE           the architecture of SOURCE with random weights (SOURCE: one of the first two)
+    file                    4 numbers of the file itself (bytes, size): what a set gives away without its pixels
 
 One decision: `random` needs something to be like, because a baseline with another architecture or input size is none.
 """
@@ -17,43 +22,89 @@ from torch import nn
 from raypath.config import config_hash
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
-from raypath.models import ColourEncoder, EncoderSettings, build_encoder, load_encoder
-from raypath.models.exporting import MONITORS
+from raypath.models import (
+    ColourEncoder,
+    EncoderSettings,
+    FileEncoder,
+    build_encoder,
+    check_architecture,
+    import_as_fed,
+    load_encoder,
+)
+from raypath.models.exporting import MONITORS, WEIGHTS
 from raypath.training.checkpoint import ENCODER, newest_valid
+from raypath.training.start import imagenet_file
 
-COLOUR, RANDOM = "colour", "random"
+COLOUR, FILE, RANDOM, RANDOM_BN, IMAGENET = "colour", "file", "random", "random_bn", "imagenet"
+WITHOUT_WEIGHTS = (COLOUR, FILE)
+_RANDOM = (RANDOM, RANDOM_BN)
 
 
 def open_encoder(source: str, *, seed: int) -> nn.Module:
     """The encoder that `source` names, on CPU; `seed` decides random weights. Raises BadInput if there is none."""
-    if source == COLOUR:
-        return ColourEncoder()
+    if source in WITHOUT_WEIGHTS:
+        return ColourEncoder() if source == COLOUR else FileEncoder()
     kind, _, like = source.partition(":")
-    if kind == RANDOM:
+    if kind in _RANDOM:
         return build_encoder(_settings_of(like), seed=seed)
-    return load_encoder(encoder_file(source))
+    architecture, path = _foreign(source)
+    if architecture:
+        return import_as_fed(path, {"architecture": architecture})[0]
+    if path.name == WEIGHTS:  # an export: its config.json says all the rest
+        return import_as_fed(path, _settings_of_export(path))[0]
+    return load_encoder(path)
 
 
 def encoder_file(source: str) -> Path:
-    """The file of a run or the path itself; raises BadInput if a run has no valid checkpoint."""
+    """The file with the weights; raises BadInput if there is none."""
+    return _foreign(source)[1]
+
+
+def _foreign(source: str) -> tuple[str, Path]:
+    """(architecture, file) of weights that do not say their own; ("", file) of those that do."""
+    kind, _, rest = source.partition(":")
+    if kind == IMAGENET:
+        return rest, imagenet_file(rest)
+    architecture, at, file = source.partition("@")
+    if at and not Path(source).exists():
+        if not Path(file).is_file():
+            raise BadInput(f"encoder={source}: there is no file {file}; expected ARCHITECTURE@FILE")
+        return architecture, Path(file)
+    return "", _own_file(source)
+
+
+def _own_file(source: str) -> Path:
     path = Path(source)
-    if path.is_dir():
-        checkpoint = newest_valid(path / "checkpoints")
-        if checkpoint is None:
-            raise BadInput(f"{path}: no valid checkpoint in this run; has its pretraining written one yet?")
-        return checkpoint / ENCODER
-    if not path.is_file():
-        raise BadInput(f"encoder={source}: expected runs/ID, a .safetensors file, colour, or random:runs/ID")
-    return path
+    if not path.is_dir():
+        if not path.is_file():
+            raise BadInput(
+                f"encoder={source}: expected runs/ID, a .safetensors file, an export's folder, ARCHITECTURE@FILE,"
+                " imagenet:ARCHITECTURE, random:runs/ID, colour or file"
+            )
+        return path
+    if (path / ENCODER).is_file() or (path / WEIGHTS).is_file():
+        return path / (ENCODER if (path / ENCODER).is_file() else WEIGHTS)
+    checkpoint = newest_valid(path / "checkpoints")
+    if checkpoint is None:
+        raise BadInput(f"{path}: no valid checkpoint in this run; has its pretraining written one yet?")
+    return checkpoint / ENCODER
+
+
+def _settings_of_export(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((path.parent / "config.json").read_text())
+        return {"architecture": config["architecture"], "options": config.get("model_args", {})}
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path}: no config.json beside it that says its architecture ({error})") from None
 
 
 def monitors_of(source: str) -> list[dict[str, Any]]:
     """The labelled sets watched while the encoder was pretrained, or those it started from: as its run declares them, or as they
     were written beside its export.
     """
-    if source == COLOUR or source.partition(":")[0] == RANDOM:
+    if source in WITHOUT_WEIGHTS or source.partition(":")[0] in (*_RANDOM, IMAGENET):
         return []
-    path = Path(source).absolute()
+    path = Path(source.partition("@")[2] or source).absolute()
     beside = (path if path.is_dir() else path.parent) / MONITORS
     if beside.is_file():
         return json.loads(beside.read_text())
@@ -64,21 +115,32 @@ def monitors_of(source: str) -> list[dict[str, Any]]:
 
 def encoder_id(source: str, *, seed: int) -> str:
     """What a result is kept under: the name with the hash of the weights (or the seed of random ones)."""
-    if source == COLOUR:
-        return COLOUR
+    if source in WITHOUT_WEIGHTS:
+        return source
     kind, _, like = source.partition(":")
-    if kind == RANDOM:
+    if kind in _RANDOM:
         settings = _settings_of(like)
-        return f"random {settings.architecture} {config_hash(settings)[:12]} seed {seed}"
-    path = encoder_file(source)
-    return f"{short_name(source)} {file_sha256(path)[:12]}"
+        return f"{kind} {settings.architecture} {config_hash(settings)[:12]} seed {seed}"
+    return f"{short_name(source)} {file_sha256(encoder_file(source))[:12]}"
 
 
-def _settings_of(source: str) -> EncoderSettings:
+def _settings_of(like: str) -> EncoderSettings:
     """The architecture that random weights are to have."""
-    if not source:
-        raise BadInput("encoder=random: say whose architecture, e.g. encoder=random:runs/ID")
-    return load_encoder(encoder_file(source)).settings
+    if not like:
+        raise BadInput("encoder=random: say whose architecture, e.g. encoder=random:runs/ID or random:resnet18")
+    if not Path(like).exists() and "@" not in like and not like.startswith(f"{IMAGENET}:"):
+        return _named(like)
+    return open_encoder(like, seed=0).settings
+
+
+def _named(architecture: str) -> EncoderSettings:
+    """Settings of a bare name of timm; raises BadInput if it is none."""
+    settings = EncoderSettings(architecture=architecture)
+    try:
+        check_architecture(settings)
+    except BadInput as error:
+        raise BadInput(f"random:{architecture}: there is no such run or file, and as a name of timm: {error}") from None
+    return settings
 
 
 def input_px(encoder: nn.Module) -> int | None:
@@ -89,8 +151,12 @@ def input_px(encoder: nn.Module) -> int | None:
 def short_name(source: str) -> str:
     """What a table and MLflow call the encoder."""
     kind, _, like = source.partition(":")
-    if kind == RANDOM:
-        return f"random ({short_name(like)})"
+    if kind in _RANDOM:
+        return f"{kind} ({short_name(like)})"
+    if kind == IMAGENET:
+        return source
+    if "@" in source and not Path(source).exists():
+        return f"{source.partition('@')[0]}@{Path(source.partition('@')[2]).name}"
     path = Path(source)
     if path.name != ENCODER:
         return path.name

@@ -4,22 +4,51 @@ One decision: evaluation mode and full precision, in batches whose size changes 
 pixels alone.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
 
+from raypath.benchmarks import Predictions
+from raypath.data.embedding import encode
 from raypath.training.health import evaluating
 
-_BATCH = 128
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What an encoder says of N samples: `values` float32 [N, D], `labels` int64 [N], and who they are."""
+
+    values: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    patients: tuple[str | None, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """What belongs together: the patient, or the sample where there is none; texts [N]."""
+        return np.array([patient or name for patient, name in zip(self.patients, self.names)])
+
+    def joined(self, other: "Features") -> "Features":
+        """These samples and those of `other`."""
+        return Features(
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.labels, other.labels]),
+            self.names + other.names,
+            self.patients + other.patients,
+            self.classes,
+        )
+
+    def predictions(self, probability: np.ndarray) -> Predictions:
+        """What was said about each sample; `probability` [N, K]."""
+        return Predictions(self.names, self.patients, self.labels, probability, self.classes)
 
 
-@torch.no_grad()
 def features_of(encoder: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
     """Features float32 [N, D] of uint8 tiles [N, H, W, 3]."""
     with evaluating(encoder.to(device)):
-        parts = [encoder(_batch(images, start, device)).float().cpu() for start in range(0, len(images), _BATCH)]
-    return torch.cat(parts).numpy()
-
-
-def _batch(images: np.ndarray, start: int, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.array(images[start : start + _BATCH])).to(device)
+        return encode(encoder, images, device)

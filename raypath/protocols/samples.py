@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.benchmarks import Predictions
-from raypath.data.images import read_pixels
+from raypath.data.images import Frame, read_pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +24,11 @@ class Samples:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, rows: pa.Table, classes: tuple[str, ...], extent_px: int) -> "Samples":
-        """Read the rows of a benchmark at `extent_px`."""
+    def of(cls, rows: pa.Table, classes: tuple[str, ...], frame: Frame | int) -> "Samples":
+        """Read the rows of a benchmark; an int is an extent in px at which all of each sample is read."""
+        frame = Frame(extent_px=frame) if isinstance(frame, int) else frame
         return cls(
-            images=read_pixels(rows, extent_px),
+            images=read_pixels(rows, frame),
             labels=rows["label"].to_numpy(),
             names=tuple(rows["sample"].to_pylist()),
             patients=tuple(rows["patient"].to_pylist()),

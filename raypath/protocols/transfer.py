@@ -4,6 +4,7 @@ One decision: everything a trial needs is in this value plus the samples, so a t
 with other numbers in it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
@@ -12,22 +13,24 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget
+from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget, label_fraction
 from raypath.config import setting
+from raypath.data.images import Frame
 from raypath.errors import BadInput
 from raypath.models.batch_norm_adaptation import ADAPTATION_BATCHES, adapt_batch_norm, recalibrate_batch_norm
-from raypath.protocols.encoders import COLOUR, input_px, open_encoder
+from raypath.protocols.encoders import COLOUR, RANDOM_BN, WITHOUT_WEIGHTS, open_encoder
 from raypath.protocols.finetune import FinetuneSettings
-from raypath.protocols.masked_samples import MaskedSamples
+from raypath.protocols.knn import KnnSettings
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.samples import Samples
+from raypath.protocols.scale import Feeding, Scale, feeding_of
 from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.svm import SvmSettings
 
-ProtocolSettings = Union[FinetuneSettings, ProbeSettings, SegmentSettings, PixelColourSettings]  # noqa: UP007
 OF_PIXELS = (SegmentSettings, PixelColourSettings)
+ProtocolSettings = Union[FinetuneSettings, ProbeSettings, KnnSettings, SvmSettings, *OF_PIXELS]
 _BATCH = 64  # images per batch for batch norm's statistics; the second paper's batch
-_DEFAULT_EXTENT_PX = 96  # for an encoder that takes any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +57,18 @@ class TransferConfig:
 
     name: str = setting("transfer", identity=False)
     encoder: str = setting("", identity=False)
-    """runs/ID, a .safetensors file, colour, or random:runs/ID; what it holds enters the lineage by its sha256."""
+    """runs/ID, a .safetensors file, colour, or random:runs/ID (see `protocols.encoders`); what it holds enters the lineage by its
+    sha256."""
     benchmark: BenchmarkSettings = field(default_factory=ImagesSettings)
     protocol: ProtocolSettings = field(default_factory=FinetuneSettings)
     extent_px: int = 0
     """Extent at which images are fed; 0: what the encoder was trained on."""
+    scale: Scale = "resize"
+    """resize: all of each image; native: its px as they are; match_mpp: at the encoder's um per px (see `protocols.scale`)."""
     per_class_train: int = 0
     """About so many labelled training samples per class; 0: all."""
+    fraction_train: float = 1.0
+    """Share of the labelled training samples of every class; smaller shares are parts of larger ones."""
     seed: int = 0
     batch_norm: Literal["keep", "adapt", "recalibrate"] = "keep"
     """Before the transfer, by the training images: adapt leaves what the encoder computes as it is (second paper), recalibrate
@@ -71,55 +79,68 @@ class TransferConfig:
         for name in ("extent_px", "per_class_train"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+        if not 0 < self.fraction_train <= 1:
+            raise ValueError(f"fraction_train={self.fraction_train}: expected more than 0 and at most 1")
 
 
 def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
     """Raise BadInput, before anything is read, for a protocol that is none for the benchmark or for the encoder."""
     kind, is_dense = config.protocol.kind, benchmark.kind == "segmentation"
     if isinstance(config.protocol, OF_PIXELS) != is_dense:
-        fitting = "segment, or pixel_colour" if is_dense else "finetune, or probe"
+        fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
         raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
     if isinstance(config.protocol, PixelColourSettings) and config.encoder != COLOUR:
         raise BadInput(
             "protocol.kind=pixel_colour looks at colours alone: set encoder=colour, or protocol.kind=segment"
         )
-    if isinstance(config.protocol, SegmentSettings) and config.encoder == COLOUR:
-        raise BadInput("encoder=colour has no maps: set protocol.kind=pixel_colour")
-    if is_dense and (config.extent_px or config.batch_norm != "keep"):
+    if isinstance(config.protocol, SegmentSettings) and config.encoder in WITHOUT_WEIGHTS:
+        raise BadInput(f"encoder={config.encoder} has no maps: set protocol.kind=pixel_colour and encoder=colour")
+    if isinstance(config.protocol, FinetuneSettings) and config.encoder in WITHOUT_WEIGHTS:
+        raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: set protocol.kind=probe")
+    if is_dense and (config.extent_px or config.batch_norm != "keep" or config.scale == "match_mpp"):
         raise BadInput(
-            f"extent_px={config.extent_px}, batch_norm={config.batch_norm} with protocol.kind={kind}: expected 0 and keep; images"
-            " are taken as they are, in crops of protocol.crop_px"
+            f"extent_px={config.extent_px}, batch_norm={config.batch_norm}, scale={config.scale} with protocol.kind={kind}: images"
+            " are taken as they are, in crops of protocol.crop_px; leave these settings out"
         )
 
 
-def samples_of(config: TransferConfig, benchmark: Benchmark, rows: pa.Table) -> Samples | MaskedSamples:
-    """The samples of some rows: squares at the extent of the encoder, or whole images with their masks."""
-    if benchmark.kind == "segmentation":
-        return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule)
-    return Samples.of(rows, benchmark.classes, extent_of(config))
-
-
-def training_samples(
-    config: TransferConfig, benchmark: Benchmark
-) -> tuple[Samples, Samples] | tuple[MaskedSamples, MaskedSamples]:
-    """Train (within the label budget) and val, as `samples_of` reads them."""
-    train = benchmark.rows("train")
+def train_rows(config: TransferConfig, benchmark: Benchmark) -> pa.Table:
+    """The training rows within the label budget."""
+    rows = benchmark.rows("train")
     if config.per_class_train:
-        train = label_budget(train, config.per_class_train, seed=config.seed)
-    return tuple(samples_of(config, benchmark, rows) for rows in (train, benchmark.rows("val")))
+        rows = label_budget(rows, config.per_class_train, seed=config.seed)
+    return rows if config.fraction_train == 1 else label_fraction(rows, config.fraction_train, seed=config.seed)
 
 
-def transfer_encoder(config: TransferConfig, train: Samples | MaskedSamples) -> nn.Module:
-    """The encoder that a transfer starts from, on CPU, its batch norm as the config has it."""
+def training_samples(config: TransferConfig, benchmark: Benchmark, frame: Frame) -> tuple[Samples, Samples]:
+    """Train (within the label budget) and val, as the encoder is fed with them."""
+    return tuple(
+        Samples.of(rows, benchmark.classes, frame) for rows in (train_rows(config, benchmark), benchmark.rows("val"))
+    )
+
+
+def feeding(config: TransferConfig, benchmark: Benchmark) -> Feeding:
+    """How this transfer's encoder is fed with the benchmark."""
+    return feeding_of(open_encoder(config.encoder, seed=config.seed), benchmark, config.scale, config.extent_px)
+
+
+def transfer_encoder(
+    config: TransferConfig, num_train: int, images_at: Callable[[np.ndarray], np.ndarray]
+) -> nn.Module:
+    """The encoder that a transfer starts from, on CPU, its batch norm as the config has it.
+
+    `images_at(numbers)` gives uint8 [N, H, W, 3] of training samples by their numbers; it is asked only where batch norm changes.
+    """
     encoder = open_encoder(config.encoder, seed=config.seed)
-    if config.batch_norm != "keep" and getattr(encoder, "has_batch_norm", False):
-        change = adapt_batch_norm if config.batch_norm == "adapt" else recalibrate_batch_norm
-        order = np.random.default_rng(config.seed).permutation(len(train))
-        batches = np.array_split(order, max(1, len(order) // _BATCH))[:ADAPTATION_BATCHES]
-        change(encoder, [torch.from_numpy(train.images[np.sort(rows)]) for rows in batches])
+    rule = batch_norm_rule(config)
+    if rule != "keep" and getattr(encoder, "has_batch_norm", False):
+        change = adapt_batch_norm if rule == "adapt" else recalibrate_batch_norm
+        order = np.random.default_rng(config.seed).permutation(num_train)
+        batches = np.array_split(order, max(1, num_train // _BATCH))[:ADAPTATION_BATCHES]
+        change(encoder, [torch.from_numpy(images_at(np.sort(numbers))) for numbers in batches])
     return encoder
 
 
-def extent_of(config: TransferConfig) -> int:
-    """The extent in pixels at which this transfer's images are fed."""
-    return config.extent_px or input_px(open_encoder(config.encoder, seed=config.seed)) or _DEFAULT_EXTENT_PX
+def batch_norm_rule(config: TransferConfig) -> str:
+    """What happens to batch norm before the transfer; `random_bn:` is random weights with recalibrated statistics."""
+    return "recalibrate" if config.encoder.partition(":")[0] == RANDOM_BN else config.batch_norm

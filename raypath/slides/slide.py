@@ -103,6 +103,10 @@ class Slide:
         """The coarsest level that is not coarser than `downsample` level-0 pixels per pixel."""
         return max(i for i, d in enumerate(self.level_downsamples) if i == 0 or d <= downsample * LEVEL_TOLERANCE)
 
+    def whole_level(self, downsample: float) -> int:
+        """As `best_level`, of the levels of whole downsample: there OpenSlide gives stored pixels and mixes none (for masks)."""
+        return max(i for i, d in enumerate(self.level_downsamples) if i == 0 or (d.is_integer() and d <= downsample))
+
     def read_level(self, level: int, left: int, top: int, width: int, height: int) -> np.ndarray:
         """A rectangle in pixels of `level` as OpenSlide gives it, uint8 RGBA [height, width, 4]; raises TileCorrupt."""
         downsample, (level_width, level_height) = self.level_downsamples[level], self.level_sizes[level]

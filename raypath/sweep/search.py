@@ -235,7 +235,7 @@ def _train(params: dict[str, Any], config: dict, train: Samples, val: Samples, m
             _keep(Path(draft), classifier, params, epoch, val, device)
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(draft))
 
-    encoder = transfer_encoder(own, train)
+    encoder = transfer_encoder(own, len(train), lambda numbers: train.images[numbers])
     finetune(encoder, train, val, own.protocol, metric=metric, seed=own.seed, device=device, report=report)
 
 

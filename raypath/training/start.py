@@ -97,7 +97,7 @@ def start_encoder(config: PretrainConfig, source: Source) -> Encoder:
 def start_file(config: PretrainConfig) -> Path:
     """The file behind `init`; raises BadInput, with what was looked for, if there is none."""
     if config.init == IMAGENET:
-        return _imagenet_file(config.encoder.architecture)
+        return imagenet_file(config.encoder.architecture)
     path = Path(config.init)
     if path.is_dir():
         checkpoint = newest_valid(path / "checkpoints")
@@ -109,7 +109,8 @@ def start_file(config: PretrainConfig) -> Path:
     return path
 
 
-def _imagenet_file(architecture: str) -> Path:
+def imagenet_file(architecture: str) -> Path:
+    """The file of timm's weights in the folder RAYPATH_WEIGHTS; raises BadInput, with the remedy, if it is not there."""
     folder = os.environ.get("RAYPATH_WEIGHTS", "")
     found = sorted(p for p in Path(folder).glob(f"{architecture}*") if p.suffix in _SUFFIXES) if folder else []
     if not found:

@@ -1,13 +1,24 @@
 import random
 from collections import Counter, defaultdict
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raypath.benchmarks import IMAGE_SCHEMA, label_budget, label_fraction
-from raypath.benchmarks.splits import check_classes, complete_split, deal, keyed
+from raypath.benchmarks.splits import (
+    LABEL_FRACTIONS,
+    SplitSettings,
+    check_classes,
+    complete_split,
+    deal,
+    fold_split,
+    keyed,
+    undivided,
+)
+from raypath.config import override
 from raypath.errors import BadInput
 
 THIRDS = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -108,3 +119,113 @@ def test_label_fractions_are_nested_and_leave_one_of_each_class():
         label_fraction(table, 0, seed=0)
     with pytest.raises(BadInput, match="label budget 0"):
         label_budget(table, 0, seed=0)
+
+
+def manifests(seed, num):
+    """(labels, patients, slides, images) of random sets: patients known or not, of one slide or more, images with parts."""
+    rng = np.random.default_rng(seed)
+    for _ in range(num):
+        size = rng.integers(1, 16)
+        slides = rng.integers(0, 8, size)
+        patients = [f"p{slide // 2}" if rng.random() < 0.8 else None for slide in slides]
+        known = [f"s{slide}" if patient or rng.random() < 0.5 else None for slide, patient in zip(slides, patients)]
+        yield rng.integers(0, 3, size).tolist(), patients, known, [f"i{i}" for i in rng.integers(0, 6, size)]
+
+
+def divided(names, splits):
+    """The names (None aside) that stand in more than one split."""
+    pairs = {(name, split) for name, split in zip(names, splits, strict=True) if name}
+    return [name for name, num in Counter(name for name, _ in pairs).items() if num > 1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["none", "train", "val"]), st.integers(2, 4))
+def test_ten_thousand_random_manifests_never_put_a_patient_on_both_sides(seed, has_given, num_folds):
+    for number, (labels, patients, slides, images) in enumerate(manifests(seed, 100)):
+        groups, _ = undivided(patients, slides, images)
+        held_out = {"none": "", "train": "train", "val": "val"}[has_given]
+        # what is held out of a given split is held out by whole groups, as a sound set does
+        given_split = [held_out if g < "patient p1" else "train" if held_out else "" for g in groups]
+        if set(given_split) == {"val"}:
+            continue
+        splits, _ = complete_split(given_split, labels, groups, seed=seed, name="set")
+        assert not divided(patients, splits)
+        assert not divided(slides, splits)  # a patient has its slides to itself here
+        if number % 5:
+            continue
+        tests = [fold_split(labels, groups, num_folds, fold, seed=seed)[0] for fold in range(num_folds)]
+        assert all(not divided(patients, folded) and not divided(slides, folded) for folded in tests)
+        assert all(sum(folded[row] == "test" for folded in tests) == 1 for row in range(len(labels)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.randoms(use_true_random=False))
+def test_the_order_of_rows_is_irrelevant_to_groups_and_folds(seed, shuffler):
+    for labels, patients, slides, images in manifests(seed, 5):
+        order = list(range(len(labels)))
+        shuffler.shuffle(order)
+        columns = [[column[row] for row in order] for column in (patients, slides, images)]
+        groups, _ = undivided(patients, slides, images)
+        assert undivided(*columns)[0] == [groups[row] for row in order]
+        splits, _ = fold_split(labels, groups, 3, 1, seed=seed)
+        moved = fold_split([labels[row] for row in order], [groups[row] for row in order], 3, 1, seed=seed)[0]
+        assert moved == [splits[row] for row in order]
+
+
+def test_what_is_not_divided_falls_back_and_says_so():
+    patients, slides, images = ["a", None, None, None], ["s1", "s1", "s2", None], ["i1", "i2", "i3", "i4"]
+    groups, note = undivided(patients, slides, images)
+    assert groups == ["patient a", "patient a", "slide s2", "image i4"]
+    assert (
+        note
+        == "1 of 4 samples have no patient: kept together by slide; 1 of 4 samples have no patient: kept together by image"
+    )
+    assert undivided(patients, slides, images, "slide")[0] == ["slide s1", "slide s1", "slide s2", "image i4"]
+    assert undivided(patients, slides, images, "image") == ([f"image {name}" for name in images], "")
+
+
+def test_folds_are_stratified_and_another_part_of_the_rest_is_val():
+    labels = [0] * 50 + [1] * 25
+    names = [f"i{i}" for i in range(75)]
+    splits, note = fold_split(labels, names, 5, 2, seed=0)
+    counts = Counter(zip(labels, splits))
+    assert [counts[k, s] for k in (0, 1) for s in THIRDS] == [32, 8, 10, 16, 4, 5]
+    assert note == "fold 2 of 5 is the test (seed 0), val 20 % of the rest"
+
+
+def test_settings_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match="fold=5 of num_folds=5"):
+        SplitSettings(num_folds=5, fold=5)
+    with pytest.raises(ValueError, match="num_folds=1: expected 2 or more"):
+        SplitSettings(num_folds=1)
+    with pytest.raises(ValueError, match=r"waive=\['patients'\]: expected names among patient, slide"):
+        SplitSettings(waive=("patients",))
+    with pytest.raises(ValueError, match="by='site'"):
+        SplitSettings(by="site")
+    assert override(SplitSettings(), ['waive=["slide"]', "by=image"]) == SplitSettings(by="image", waive=("slide",))
+    with pytest.raises(BadInput, match="fold=1 of num_folds=None"):
+        override(SplitSettings(), ["fold=1"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32), st.sets(st.sampled_from(LABEL_FRACTIONS), min_size=2, max_size=2), st.integers(0, 3))
+def test_label_fractions_are_nested_by_patient_and_no_class_is_lost(numbers, fractions, seed):
+    rng = np.random.default_rng(numbers)
+    size = int(rng.integers(1, 60))
+    labels = np.minimum(rng.geometric(0.5, size) - 1, 3).tolist()  # rare classes have a sample or two
+    patients = [f"p{p}" if p else None for p in rng.integers(0, 8, size)]
+    rows = [
+        {"sample": f"{i:02d}", "label": label, "patient": patient, "split": "train", "path": "x"}
+        for i, (label, patient) in enumerate(zip(labels, patients))
+    ]
+    table = pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA)
+    moved = table.take(rng.permutation(size))
+    less, more = (set(label_fraction(table, f, seed=seed)["sample"].to_pylist()) for f in sorted(fractions))
+    assert less <= more
+    assert set(label_fraction(moved, min(fractions), seed=seed)["sample"].to_pylist()) == less
+    assert {labels[int(sample)] for sample in less} == set(labels)
+    for label in set(labels):
+        of_class = {f"{i:02d}": patients[i] or f"{i:02d}" for i in range(size) if labels[i] == label}
+        assert len(less & of_class.keys()) == max(1, round(min(fractions) * len(of_class)))
+        taken, left = ({of_class[s] for s in of_class if (s in less) is is_in} for is_in in (True, False))
+        assert len(taken & left) <= 1  # at most one patient is there in part

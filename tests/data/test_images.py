@@ -11,7 +11,7 @@ from raypath.benchmarks import IMAGE_SCHEMA, load_phantoms
 from raypath.benchmarks.benchmark import TILE_SCHEMA
 from raypath.data import images
 from raypath.data.image_files import read_image
-from raypath.data.images import read_pixels
+from raypath.data.images import Frame, read_pixels
 from raypath.errors import BadInput
 from raypath.protocols import Samples
 from raypath.slides import Slide
@@ -20,7 +20,18 @@ from raypath.slides import Slide
 def rows_of(*paths: Path) -> pa.Table:
     names = [path.name for path in paths]
     none = [None] * len(names)
-    columns = [names, range(len(names)), none, ["train"] * len(names), [str(p) for p in paths], none, none, none, none]
+    columns = [
+        names,
+        range(len(names)),
+        none,
+        ["train"] * len(names),
+        none,
+        [str(p) for p in paths],
+        none,
+        none,
+        none,
+        none,
+    ]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA)], schema=IMAGE_SCHEMA)
 
 
@@ -49,7 +60,7 @@ def test_tiles_of_slides_are_those_of_the_slide(ray_instance, phantom_folder):
     rows = benchmark.rows("train")
     assert rows.schema == TILE_SCHEMA
     order = np.random.default_rng(1).permutation(len(rows))
-    pixels = read_pixels(rows.take(order), 48)
+    pixels = read_pixels(rows.take(order), Frame(extent_px=48))
     assert pixels.shape == (len(rows), 48, 48, 3)
     for image, row in zip(pixels, rows.take(order).to_pylist()):
         with Slide.open(row["slide"], row["slide_mpp"]) as slide:
@@ -62,7 +73,7 @@ def test_the_first_file_that_cannot_be_read_is_named(ray_instance, tmp_path):
     Image.fromarray(noise(32, 32)).save(good)
     bad.write_bytes(good.read_bytes()[:1500])
     with pytest.raises(BadInput, match=r"bad\.png: cannot be read \(.*truncated.*\); mend or remove the file"):
-        read_pixels(rows_of(good, bad), 32)
+        read_pixels(rows_of(good, bad), Frame(extent_px=32))
 
 
 @pytest.mark.ray
@@ -71,12 +82,12 @@ def test_a_slide_that_is_gone_is_named(ray_instance, phantom_folder, tmp_path):
     gone = str(tmp_path / "gone.svs")
     rows = rows.set_column(rows.schema.get_field_index("slide"), "slide", pa.array([gone] * len(rows)))
     with pytest.raises(BadInput, match=r"gone\.svs: cannot be read"):
-        read_pixels(rows, 64)
+        read_pixels(rows, Frame(extent_px=64))
 
 
 def test_a_set_that_does_not_fit_is_refused_with_its_size_before_anything_is_read(tmp_path):
     with pytest.raises(BadInput, match=r"3 samples of 40000 px are 13\.4 GiB, more than the 8 GiB .*lower extent_px"):
-        read_pixels(rows_of(*[tmp_path / "absent.png"] * 3), 40_000)
+        read_pixels(rows_of(*[tmp_path / "absent.png"] * 3), Frame(extent_px=40_000))
 
 
 @pytest.mark.parametrize(("size", "box"), [((20, 12), (4, 0, 16, 12)), ((12, 21), (0, 4, 12, 16))])
@@ -135,7 +146,7 @@ def test_what_pillow_says_of_damaged_files_is_caught(tmp_path, monkeypatch):
     header = bytearray((tmp_path / "whole.bmp").read_bytes())
     header[18:26] = (60_000).to_bytes(4, "little") * 2
     huge.write_bytes(header)
-    read = list(images._each(rows_of(*names, huge), 16))
+    read = list(images._each(rows_of(*names, huge), Frame(extent_px=16)))
     faults = [fault for pixels, fault in read if pixels is None]
     assert 30 < len(faults) <= 151
     assert all(f"{tmp_path}/" in fault and "cannot be read (" in fault for fault in faults)

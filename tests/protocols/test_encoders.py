@@ -64,7 +64,10 @@ def test_a_checkpoint_is_called_by_its_run():
     [
         ("random", "say whose architecture"),
         ("random:", "say whose architecture"),
-        ("nowhere.safetensors", "encoder=nowhere.safetensors: expected runs/ID, a .safetensors file, colour"),
+        (
+            "nowhere.safetensors",
+            "encoder=nowhere.safetensors: expected runs/ID, a .safetensors file, an export's folder",
+        ),
         ("resnet50", "expected runs/ID"),
         ("", "no valid checkpoint in this run|expected runs/ID"),
     ],

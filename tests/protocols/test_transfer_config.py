@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +7,7 @@ from raypath.benchmarks import PhantomsSettings
 from raypath.config import config_hash, from_dict, override, to_dict
 from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, ProbeSettings
-from raypath.protocols.transfer import TransferConfig, extent_of, transfer_encoder
+from raypath.protocols.transfer import TransferConfig, transfer_encoder
 from tests.protocols import small
 
 
@@ -32,7 +31,7 @@ def test_a_search_space_comes_from_the_command_line_as_json():
 def test_what_decides_a_score_is_in_the_hash_and_where_things_lie_is_not():
     config = TransferConfig()
     same = ["encoder=x", "benchmark.path=/a", "name=other", "sweep.cpus_per_trial=3"]
-    other = ["protocol.lr=0.1", "seed=1", "per_class_train=5", "extent_px=64", "sweep.num_trials=3"]
+    other = ["protocol.lr=0.1", "seed=1", "per_class_train=5", "extent_px=64", "scale=native", "fraction_train=0.5"]
     assert {config_hash(override(config, [a])) for a in same} == {config_hash(config)}
     assert len({config_hash(override(config, [a])) for a in other} | {config_hash(config)}) == len(other) + 1
 
@@ -44,7 +43,7 @@ def test_what_decides_a_score_is_in_the_hash_and_where_things_lie_is_not():
         ("protocl.lr=1", "did you mean 'protocol'"),
         ("protocol.lr=fast", "protocol.*lr"),
         ("seed=1.5", "seed"),
-        ("protocol.kind=svm", "protocol"),
+        ("protocol.kind=forest", "protocol"),
         ("sweep.search=bayes", "sweep.search"),
     ],
 )
@@ -53,22 +52,17 @@ def test_what_is_no_setting_is_named(assignment, message):
         override(TransferConfig(), [assignment])
 
 
-def test_images_are_fed_at_the_extent_of_the_encoder_unless_told_otherwise(tmp_path):
-    file = small.write_encoder(tmp_path / "e.safetensors")
-    config = TransferConfig(encoder=str(file))
-    assert extent_of(config) == small.EXTENT_PX
-    assert extent_of(replace(config, encoder=f"random:{file}")) == small.EXTENT_PX
-    assert extent_of(replace(config, encoder="colour")) == 96
-    assert extent_of(replace(config, extent_px=48)) == 48
-
-
 def test_batch_norm_before_a_transfer_is_kept_adapted_or_recalibrated(tmp_path):
     """Adapted: the same features, other statistics; recalibrated: other features; both from train images alone."""
     path = small.write_encoder(tmp_path / "encoder.safetensors")
     train = small.samples(96, seed=1)
     tiles = torch.from_numpy(train.images[:16])
+
+    def images_at(numbers):
+        return train.images[numbers]
+
     encoders = {
-        how: transfer_encoder(TransferConfig(encoder=str(path), batch_norm=how), train).eval()
+        how: transfer_encoder(TransferConfig(encoder=str(path), batch_norm=how), 96, images_at).eval()
         for how in ("keep", "adapt", "recalibrate")
     }
     features = {how: encoder(tiles).detach() for how, encoder in encoders.items()}
@@ -77,11 +71,10 @@ def test_batch_norm_before_a_transfer_is_kept_adapted_or_recalibrated(tmp_path):
     torch.testing.assert_close(means["adapt"], means["recalibrate"], rtol=0.05, atol=0.05)
     torch.testing.assert_close(features["adapt"], features["keep"], rtol=1e-3, atol=1e-4)
     assert (features["recalibrate"] - features["keep"]).abs().mean() > 0.1
-    again = transfer_encoder(TransferConfig(encoder=str(path), batch_norm="recalibrate"), train)
+    again = transfer_encoder(TransferConfig(encoder=str(path), batch_norm="recalibrate"), 96, images_at)
     assert torch.equal(again.eval()(tiles), features["recalibrate"])
 
 
 def test_a_trunk_without_batch_norm_stays_as_it_is():
-    train = small.samples(8, seed=1)
-    colour = transfer_encoder(TransferConfig(encoder="colour", batch_norm="adapt"), train)
+    colour = transfer_encoder(TransferConfig(encoder="colour", batch_norm="adapt"), 8, None)
     assert colour.width == 30

@@ -69,8 +69,10 @@ class GlaSSettings:
 
 def read_rows(folder: Path) -> list[ImageRow]:
     """Every image with its mask, its grade (benign, malignant) and its patient."""
-    grades = _grades(folder / "Grade.csv")
     images = sorted(path for path in folder.glob("*.bmp") if _IMAGE.fullmatch(path.name))
+    if not images:
+        raise BadInput(f"{folder}: no train_1.bmp and the like; expected the unpacked Warwick QU Dataset")
+    grades = _grades(folder / "Grade.csv")
     rows = []
     for path in images:
         mask = path.with_name(f"{path.stem}_anno.bmp")
@@ -81,8 +83,6 @@ def read_rows(folder: Path) -> list[ImageRow]:
         grade, patient = grades[path.stem]
         split = "train" if path.stem.startswith("train") else "test"
         rows.append(ImageRow(path.name, path, grade, split, patient, mask=mask))
-    if not rows:
-        raise BadInput(f"{folder}: no train_1.bmp and the like; expected the unpacked Warwick QU Dataset")
     return rows
 
 
@@ -91,11 +91,21 @@ def _grades(path: Path) -> dict[str, tuple[str, str]]:
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; it says the patient and the grade of each image")
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [{(k or "").strip().lower(): (v or "").strip() for k, v in row.items()} for row in csv.DictReader(file)]
+        rows = csv.DictReader(file)
+        lines = [{name.strip().lower(): (value or "").strip() for name, value in row.items() if name} for row in rows]
     absent = {"name", "patient id", "grade (glas)"} - set(lines[0] if lines else ())
     if absent:
         raise BadInput(f"{path}: no column {', '.join(sorted(absent))}; expected name, patient ID, grade (GlaS)")
-    wrong = next((line for line in lines if line["name"] and line["grade (glas)"] not in _GRADES), None)
-    if wrong:
-        raise BadInput(f"{path}: {wrong['name']}: grade {wrong['grade (glas)']!r}; expected {' or '.join(_GRADES)}")
-    return {line["name"]: (line["grade (glas)"], line["patient id"]) for line in lines if line["name"]}
+    found: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        name, grade, patient = (line[column] for column in ("name", "grade (glas)", "patient id"))
+        if not name:
+            continue  # lines of commas below the table
+        if name in found:
+            raise BadInput(f"{path}: {name} has two lines; keep one")
+        if grade not in _GRADES:
+            raise BadInput(f"{path}: {name}: grade {grade!r}; expected {' or '.join(_GRADES)}")
+        if not patient:
+            raise BadInput(f"{path}: {name}: no patient; expected the column patient ID to be filled")
+        found[name] = grade, patient
+    return found

@@ -1,0 +1,42 @@
+"""The images of a published set whose folders are its classes: found by name, or refused by name.
+
+One decision: a published set is complete or damaged. A class whose folder is missing or empty, a folder that no class has, and a
+file without bytes are errors, because a set that lost a part in unpacking trains as well as a whole one. Costs one `stat` per
+image.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from raypath.errors import BadInput
+
+
+def images_of_classes(
+    folder: Path, classes: Mapping[str, str], suffix: str, *, beside: tuple[str, ...] = ()
+) -> Iterator[tuple[Path, str]]:
+    """(path, label) of every image `folder/NAME/*suffix`, sorted; `classes` says the label of each folder's name.
+
+    `beside` names the folders that may lie there and are no class; hidden ones always may. Raises BadInput as above.
+    """
+    found = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__MACOSX"))}
+    unknown = sorted(found - set(classes) - set(beside))
+    if unknown:
+        raise BadInput(f"{folder}: found the folder {unknown[0]}; expected those of the set: {', '.join(classes)}")
+    for name, label in classes.items():
+        if name not in found:
+            raise BadInput(
+                f"{folder / name}: there is no such folder; unpack the set again, it has {', '.join(classes)}"
+            )
+        for path in images_in(folder / name, suffix):
+            yield path, label
+
+
+def images_in(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder that end in `suffix`, sorted; raises BadInput if there is none, or one without bytes."""
+    paths = sorted(folder.glob(f"*{suffix}"))
+    if not paths:
+        raise BadInput(f"{folder}: no images in it; expected files that end in {suffix}: unpack the set again")
+    for path in paths:
+        if path.stat().st_size == 0:
+            raise BadInput(f"{path}: the file is empty; unpack the set again")
+    return paths

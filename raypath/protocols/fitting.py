@@ -1,0 +1,166 @@
+"""One transfer, carried out: from a config and a benchmark to something that predicts rows.
+
+One decision: whatever the protocol, what comes out predicts rows of the benchmark's table, so that whoever opens the test hands the
+opened rows over and nothing else.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from raypath.benchmarks import Benchmark, Predictions
+from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.config import canonical_json
+from raypath.data.images import read_pixels
+from raypath.hashing import file_sha256
+from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_file
+from raypath.protocols.finetune import Finetuned, FinetuneSettings, finetune
+from raypath.protocols.frozen import Embedder, fit_frozen
+from raypath.protocols.masked_samples import MaskedSamples
+from raypath.protocols.pixel_colour import PixelColourSettings, pixel_colour
+from raypath.protocols.samples import Samples
+from raypath.protocols.scale import Feeding, as_it_is
+from raypath.protocols.segment import segment
+from raypath.protocols.transfer import (
+    OF_PIXELS,
+    TransferConfig,
+    batch_norm_rule,
+    check_protocol,
+    feeding,
+    train_rows,
+    training_samples,
+    transfer_encoder,
+)
+
+Look = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+"""Name, image uint8 [H, W, 3], true classes [H, W], predicted ones [H, W]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted protocol."""
+
+    val: Predictions | PixelPredictions
+    how: str
+    """How it was reached, for people."""
+    predict: Callable[[pa.Table], Predictions | PixelPredictions]
+    """What it says of rows of the benchmark."""
+    feeding: Feeding
+    looks: Callable[[int], list[Look]] | None = None
+    """The first few images of val with what was said of each pixel, where classes belong to pixels."""
+
+
+def fit(
+    config: TransferConfig,
+    benchmark: Benchmark,
+    *,
+    features_root: Path | None,
+    device: torch.device,
+    report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Fitted:
+    """Fit the protocol of `config` on train, choosing on val.
+
+    `features_root`: where features are kept (None: nowhere). `report(epoch, metrics)` tells of fine-tuning, `progress(done, total)`
+    of samples embedded. Ray must be initialised. Raises BadInput for a protocol that is none for the benchmark or the encoder.
+    """
+    check_protocol(config, benchmark)
+    if isinstance(config.protocol, OF_PIXELS):
+        return _segmented(config, benchmark, device, report)
+    fed = feeding(config, benchmark)
+    if isinstance(config.protocol, FinetuneSettings):
+        return _finetuned(config, benchmark, fed, device, report)
+    embedder = embedder_of(config, benchmark, fed, features_root, progress)
+    train, val = (embedder.features(benchmark, rows) for rows in (train_rows(config, benchmark), benchmark.rows("val")))
+    fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
+
+    def predict(rows: pa.Table) -> Predictions:
+        return fitted.predict(embedder.features(benchmark, rows))
+
+    return Fitted(fitted.val, fitted.how, predict, fed)
+
+
+def _finetuned(config: TransferConfig, benchmark: Benchmark, fed: Feeding, device: torch.device, report) -> Fitted:
+    train, val = training_samples(config, benchmark, fed.frame)
+    encoder = transfer_encoder(config, len(train), lambda numbers: train.images[numbers])
+    fitted: Finetuned = finetune(
+        encoder,
+        train,
+        val,
+        config.protocol,
+        metric=benchmark.primary,
+        seed=config.seed,
+        device=device,
+        report=lambda epoch, metrics, classifier, is_best: report(epoch, metrics),
+    )
+
+    def predict(rows: pa.Table) -> Predictions:
+        return fitted.predict(Samples.of(rows, benchmark.classes, fed.frame), device)
+
+    return Fitted(fitted.val, f"fine-tuned, epoch {fitted.epoch}", predict, fed)
+
+
+def _segmented(config: TransferConfig, benchmark: Benchmark, device: torch.device, report) -> Fitted:
+    """Images as they are, whole, with their masks."""
+    protocol, seed = config.protocol, config.seed
+    train, val = (_masked(benchmark, rows) for rows in (train_rows(config, benchmark), benchmark.rows("val")))
+    if isinstance(protocol, PixelColourSettings):
+        encoder, fitted = None, pixel_colour(train, val, protocol, seed=seed)
+        how = f"logistic regression on {protocol.num_pixels:,} pixels"
+    else:
+        encoder = transfer_encoder(config, len(train), lambda numbers: None)
+        told = {"report": lambda step, metrics, model, is_best: report(step, metrics)}
+        fitted = segment(encoder, train, val, protocol, metric=benchmark.primary, seed=seed, device=device, **told)
+        how = f"{protocol.head}, update {fitted.step} of {protocol.num_steps}"
+
+    def looks(num: int) -> list[Look]:
+        shown = list(zip(val.names, val.masked))[:num]
+        return [(name, image, mask, fitted.classes_of(image, device)) for name, (image, mask) in shown]
+
+    def predict(rows: pa.Table) -> PixelPredictions:
+        return fitted.predict(_masked(benchmark, rows), device)
+
+    extent_px = getattr(protocol, "crop_px", 1)
+    return Fitted(fitted.val, how, predict, as_it_is(encoder, benchmark, extent_px), looks)
+
+
+def _masked(benchmark: Benchmark, rows: pa.Table) -> MaskedSamples:
+    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule)
+
+
+def embedder_of(
+    config: TransferConfig,
+    benchmark: Benchmark,
+    fed: Feeding,
+    features_root: Path | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Embedder:
+    """The encoder of a frozen transfer, its batch norm set, with all that its features depend on."""
+    rows = train_rows(config, benchmark)
+    asked: list[str] = []
+
+    def images_at(numbers: np.ndarray) -> np.ndarray:
+        chosen = rows.take(numbers)
+        asked.extend(map(str, chosen["content"].to_pylist()))
+        return read_pixels(chosen, fed.frame)
+
+    encoder = transfer_encoder(config, len(rows), images_at)
+    statistics = [batch_norm_rule(config), hashlib.sha256(" ".join(asked).encode()).hexdigest()] if asked else ["keep"]
+    return Embedder(encoder, canonical_json([_weights(config, encoder), *statistics]), fed, features_root, progress)
+
+
+def _weights(config: TransferConfig, encoder: nn.Module) -> list[Any]:
+    """What a feature depends on of the encoder as it lies on disk: its bytes, and what it is fed with."""
+    if config.encoder in (COLOUR, FILE):
+        return [config.encoder]
+    settings = asdict(encoder.settings)
+    if config.encoder.partition(":")[0] in (RANDOM, RANDOM_BN):
+        return ["random", settings, config.seed]
+    return [file_sha256(encoder_file(config.encoder)), settings]

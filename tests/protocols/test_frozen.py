@@ -1,0 +1,104 @@
+"""k-NN, probe and SVM on one table of features, made by Ray Data and kept; batch norm and the file as encoders."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from raypath.benchmarks import load_images, open_test, score
+from raypath.data.embedding import embed_rows
+from raypath.data.images import Frame, read_pixels
+from raypath.models import build_encoder
+from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, fit, frozen
+from raypath.protocols.features import features_of
+from raypath.protocols.fitting import embedder_of
+from raypath.protocols.transfer import TransferConfig, feeding
+from tests.protocols import small
+
+pytestmark = pytest.mark.ray
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, ray_instance):
+    home = tmp_path_factory.mktemp("frozen")
+    small.write_encoder(home / "tiny.safetensors")
+    small.write_set(home / "set", train=40, val=20, test=20)
+    return home
+
+
+@pytest.fixture(scope="module")
+def benchmark(home):
+    return load_images(home / "set", name="tiny-set")
+
+
+@pytest.fixture
+def config(home):
+    return TransferConfig(encoder=str(home / "tiny.safetensors"))
+
+
+def test_features_are_those_of_the_encoder_in_the_order_of_the_rows(benchmark):
+    rows = benchmark.rows("train").take(np.random.default_rng(0).permutation(40))
+    encoder, frame = build_encoder(small.TINY, seed=1), Frame(extent_px=32)
+    told = []
+    made = embed_rows(encoder, rows, frame, progress=lambda done, total: told.append((done, total)))
+    np.testing.assert_allclose(made, features_of(encoder, read_pixels(rows, frame), CPU), rtol=1e-5, atol=1e-6)
+    assert told[-1] == (40, 40)
+
+
+@pytest.mark.parametrize("protocol", [KnnSettings(k=5), ProbeSettings(), SvmSettings()])
+def test_every_protocol_learns_the_set_and_predicts_opened_rows(home, benchmark, config, protocol, tmp_path):
+    own = replace(config, encoder="colour", protocol=protocol)
+    fitted = fit(own, benchmark, features_root=home / "kept", device=CPU)
+    assert score(fitted.val)["accuracy"] >= 0.9
+    rows = open_test(benchmark, "colour", "test", ledger=tmp_path / "ledger")
+    predictions = fitted.predict(rows)
+    assert predictions.sample == tuple(rows["sample"].to_pylist())
+    assert score(predictions)["accuracy"] >= 0.9
+    assert fitted.how.startswith({"knn": "k-NN, k=5", "probe": "probe, C=", "svm": "SVM, C="}[protocol.kind])
+
+
+def test_protocols_and_splits_share_features_and_batch_norm_has_its_own(home, benchmark, config, monkeypatch, tmp_path):
+    computed, own = [], frozen.embed_rows
+
+    def counted(encoder, rows, *args, **kwargs):
+        computed.append(len(rows))
+        return own(encoder, rows, *args, **kwargs)
+
+    monkeypatch.setattr(frozen, "embed_rows", counted)
+    for protocol in (KnnSettings(), ProbeSettings()):
+        fit(replace(config, protocol=protocol), benchmark, features_root=tmp_path, device=CPU)
+    assert computed == [40, 20]
+    other_split = load_images(home / "set", name="other", ignore_split=True)
+    fit(replace(config, protocol=KnnSettings()), other_split, features_root=tmp_path, device=CPU)
+    assert 0 < sum(computed[2:]) <= 20  # only what was in the first split's test
+    before = len(computed)
+    recalibrated = replace(config, encoder=f"random_bn:{config.encoder}", protocol=KnnSettings())
+    fit(recalibrated, benchmark, features_root=tmp_path, device=CPU)
+    assert computed[before:] == [40, 20]
+
+
+def test_random_with_recalibrated_batch_norm_is_random_with_other_statistics(benchmark, config):
+    embedders = {}
+    for kind in ("random", "random_bn"):
+        own = replace(config, encoder=f"{kind}:{config.encoder}", protocol=KnnSettings())
+        embedders[kind] = embedder_of(own, benchmark, feeding(own, benchmark), None)
+    one, other = (embedders[kind].encoder.state_dict() for kind in ("random", "random_bn"))
+    changed = {name for name in one if not torch.equal(one[name], other[name])}
+    assert {name.rpartition(".")[2] for name in changed} <= {"running_mean", "running_var", "num_batches_tracked"}
+    assert {name for name in one if name.endswith("running_mean")} <= changed
+    assert embedders["random"].identity != embedders["random_bn"].identity
+
+
+def test_the_file_alone_tells_classes_apart_that_were_saved_differently(tmp_path, config):
+    for seed, split in enumerate(("train", "val", "test")):
+        for label, quality in (("coarse", 20), ("fine", 95)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number, image in enumerate(small.samples(12, seed=seed).images):
+                Image.fromarray(image).save(tmp_path / split / label / f"{number}.jpg", quality=quality)
+    benchmark = load_images(tmp_path, name="jpegs")
+    own = replace(config, encoder="file", protocol=ProbeSettings())
+    fitted = fit(own, benchmark, features_root=None, device=CPU)
+    assert score(fitted.val)["accuracy"] == 1
