@@ -7,6 +7,7 @@ from raypath.protocols.fitting import Fitted, fit
 from raypath.protocols.knn import KnnSettings
 from raypath.protocols.probe import ProbeSettings, fit_probe
 from raypath.protocols.samples import Samples
+from raypath.protocols.segment import SegmentSettings, segment
 from raypath.protocols.svm import SvmSettings, fit_svm
 
 __all__ = [
@@ -16,10 +17,12 @@ __all__ = [
     "KnnSettings",
     "ProbeSettings",
     "Samples",
+    "SegmentSettings",
     "SvmSettings",
     "finetune",
     "fit",
     "fit_probe",
     "fit_svm",
     "open_encoder",
+    "segment",
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raypath.benchmarks import Predictions
-from raypath.study.figures import confusion_figure, loss_figure, score_figure
+from raypath.study.figures import confusion_figure, loss_figure, score_figure, segmentation_figure
 
 CLASSES = ("glandular", "spindle", "solid and a name that goes on for rather long")
 
@@ -65,3 +65,22 @@ def test_a_run_without_steps_or_with_a_loss_that_is_no_number_is_drawn(tmp_path)
     path.write_text(json.dumps({"step": 1, "time": 0, "metrics": {"loss": "nan"}}) + "\n")
     figure = loss_figure(path)
     assert np.isnan(figure.axes[0].lines[0].get_ydata()).all()
+
+
+def test_segmented_images_stand_beside_their_truth():
+    rng = np.random.default_rng(0)
+    image, truth = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), rng.integers(0, 3, (20, 30))
+    wrong = truth.copy()
+    wrong[:5] = (truth[:5] + 1) % 3
+    figure = segmentation_figure([("first", image, truth, truth), ("second", image, truth, wrong)], CLASSES)
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+    for own, expected in zip(shown, [image, truth, truth, image, truth, wrong], strict=True):
+        np.testing.assert_array_equal(own, expected)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "truth", "prediction"]
+    assert [figure.axes[k].get_ylabel() for k in (0, 3)] == ["first", "second"]
+    assert [figure.axes[k].get_xlabel() for k in (2, 5)] == ["100% of pixels right", "75% of pixels right"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(CLASSES)
+    colours = [{tuple(axes.images[0].cmap(axes.images[0].norm(k))) for axes in figure.axes[1:3]} for k in range(3)]
+    assert all(len(own) == 1 for own in colours)
+    assert len(set.union(*colours)) == 3
+    figure.savefig(io.BytesIO())
