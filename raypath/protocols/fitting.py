@@ -132,7 +132,7 @@ def _segmented(config: TransferConfig, benchmark: Benchmark, device: torch.devic
 
 
 def _masked(benchmark: Benchmark, rows: pa.Table) -> MaskedSamples:
-    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule)
+    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)
 
 
 def embedder_of(

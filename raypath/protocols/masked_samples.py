@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from raypath.benchmarks.pixel_metrics import PixelPredictions, pixel_confusion
 from raypath.data.masked_images import Masked, read_masked
+from raypath.data.masked_tiles import read_masked_tiles
 from raypath.data.masks import MaskRule
 
 
@@ -26,10 +27,13 @@ class MaskedSamples:
     classes: tuple[str, ...]
 
     @classmethod
-    def of(cls, rows: pa.Table, classes: tuple[str, ...], rule: MaskRule) -> "MaskedSamples":
-        """Read the rows of a segmentation benchmark; raises BadInput as `read_masked` does."""
+    def of(
+        cls, rows: pa.Table, classes: tuple[str, ...], rule: MaskRule, *, mpp: float | None = None
+    ) -> "MaskedSamples":
+        """Read the rows of a segmentation benchmark, tiles of slides at `mpp`; raises BadInput as `read_masked` does."""
+        is_of_slides = "path" not in rows.column_names
         return cls(
-            masked=read_masked(rows, rule, classes),
+            masked=read_masked_tiles(rows, mpp, classes) if is_of_slides else read_masked(rows, rule, classes),
             names=tuple(rows["sample"].to_pylist()),
             patients=tuple(rows["patient"].to_pylist()),
             classes=tuple(classes),

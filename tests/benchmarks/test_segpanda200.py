@@ -1,6 +1,7 @@
 """segPANDA200 from PANDA's files: the grid, what stays, the split, and pixels and classes of the same place."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tifffile
 
@@ -8,6 +9,7 @@ from raypath.benchmarks.segpanda200 import CLASSES, STRATA, SegPANDA200Settings,
 from raypath.benchmarks.settings import KINDS
 from raypath.data.mask_tiles import read_mask_tile
 from raypath.errors import BadInput
+from raypath.protocols.masked_samples import MaskedSamples
 from raypath.slides import Slide, SlideHandles, TileSpec
 from tests.benchmarks.small_slides import write_slide
 
@@ -146,3 +148,16 @@ def test_damaged_masks_and_empty_folders_are_refused(tmp_path):
         SegPANDA200Settings(path=str(tmp_path), tiles=SMALL).load(0)
     with pytest.raises(BadInput, match="min_labelled=2"):
         SegPANDA200Settings(path=str(tmp_path), min_labelled=2.0).load(0)
+
+
+def test_a_segmentation_reads_tiles_and_masks_in_order_and_names_what_is_gone(benchmark, folder, tmp_path):
+    rows = benchmark.rows("train").take([3, 0, 1])
+    samples = MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)
+    for row, (image, mask) in zip(rows.to_pylist(), samples.masked):
+        with Slide.open(row["slide"], mpp=MPP) as slide:
+            np.testing.assert_array_equal(image, slide.read(row["x_l0"], row["y_l0"], row["extent_l0"], 64))
+        np.testing.assert_array_equal(mask, read_mask_tile(SlideHandles(2), row, 64))
+    assert samples.names == tuple(rows["sample"].to_pylist())
+    gone = rows.set_column(rows.schema.get_field_index("mask"), "mask", pa.array([str(tmp_path / "gone.tiff")] * 3))
+    with pytest.raises(BadInput, match=r"gone\.tiff: the tile at \d+, \d+ cannot be read"):
+        MaskedSamples.of(gone, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)
