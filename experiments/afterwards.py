@@ -15,6 +15,7 @@ from raypath.training.alarms import ALARMS
 from raypath.training.saving import read_best
 from raypath.training.settings import PretrainConfig
 from raypath.training.source import Source, TileSource
+from raypath.training.verdict import verdict
 from raypath.training.worker import SKIPPED
 
 _NUM_TILES = 512
@@ -32,7 +33,8 @@ def record_outcome(
         say(
             f"{len({line['step'] for line in skipped})} step(s) were not applied: {run.path / SKIPPED} names their tiles"
         )
-    say(f"{len(alarms)} alarm(s)" + (f": {run.path / ALARMS}" if alarms else "; the training looks healthy"))
+    for line in verdict(run):
+        say(line)
     best = read_best(run)
     if best:
         say(

@@ -1,4 +1,5 @@
-"""What a person sees while a run trains: a line with step, loss, speed, waiting and the time left.
+"""What a person sees while a run trains: a line with step, loss, speed, waiting and the time left, and one for every look of the
+monitor and at val rows.
 
 One decision: the line is made from the run's own `metrics.jsonl`, by the driver, so it shows the same in a terminal and in the log
 of a job, and costs the workers nothing.
@@ -66,6 +67,8 @@ class ProgressLines:
         self._last_s, self._logged = time.monotonic(), 0
         if self._first_step is None:
             self._first_step = lines[0]["step"]
+        for line in filter(None, map(look_line, lines)):
+            self.show(line)
         self.show(progress_line(lines, self.num_steps))
 
     def _show_waiting(self) -> None:
@@ -106,6 +109,16 @@ def _parse(line: str) -> dict | None:
         return values | {"metrics": metrics} if metrics.keys() >= _SHOWN else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # damaged by a crash: progress is no reason to end a run
+
+
+def look_line(line: dict) -> str | None:
+    """What the monitor and the val rows said at a step, a line of metrics.jsonl; None if nobody looked."""
+    values, said = line["metrics"], []
+    if "monitor/knn" in values:
+        said.append(f"monitor/knn {values['monitor/knn']:.3f} (monitor/colour {values['monitor/colour']:.3f})")
+    if "val/mean" in values:
+        said.append(f"val/mean {values['val/mean']:.3f}")
+    return f"step {line['step']}: {', '.join(said)}" if said else None
 
 
 def progress_line(lines: list[dict], num_steps: int) -> str:

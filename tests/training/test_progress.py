@@ -135,3 +135,16 @@ def test_the_numbers_of_a_line_are_means_over_its_time():
     slow = {"step": 2, "metrics": {"loss": 2.0, "step_s": 3.0, "waiting_share": 0.8, "tiles_per_s": 20.0}}
     # 100 + 60 tiles in 4 s; 2.4 s of them waiting; 60 more steps of 2 s
     assert progress_line([quick, slow], 62) == "step 2/62  loss 2.000  40 tiles/s  waiting for data 60%  2:00 left"
+
+
+def test_looks_of_the_monitor_and_at_val_rows_are_lines_of_their_own(run):
+    shown = Shown()
+    with ProgressLines(run, 9, shown, every_s=60), MetricSpool(run.metrics) as spool:
+        spool.append(metrics() | {"monitor/knn": 0.7126, "monitor/colour": 0.775}, 1)
+        spool.append(metrics(), 2)
+        spool.append(metrics() | {"monitor/knn": 0.8, "monitor/colour": 0.775, "val/a": 0.5, "val/mean": 0.625}, 3)
+    assert [line for line in shown if "loss" not in line] == [
+        "step 1: monitor/knn 0.713 (monitor/colour 0.775)",
+        "step 3: monitor/knn 0.800 (monitor/colour 0.775), val/mean 0.625",
+    ]
+    assert shown[-1].startswith("step 3/9  loss")
