@@ -31,7 +31,8 @@ from raypath.protocols.monitor import open_monitor
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
-from raypath.training.fidelity import deviations
+from raypath.training.fidelity import deviations, faithful_optim
+from raypath.training.optim import peak_lr, warmup_note
 from raypath.training.pretrain import finished_encoder, pretrain
 from raypath.training.progress import ProgressLines
 from raypath.training.settings import PretrainConfig, check_settings
@@ -203,6 +204,10 @@ def announce(config: PretrainConfig) -> None:
             f"gradients of {config.loop.accumulate} micro-batches are put together; batch-norm statistics are those of a"
             " micro-batch (over all ranks where they are synchronised)"
         )
+    optim = faithful_optim(config)
+    note = warmup_note(config.loop.num_steps, peak_lr(optim, config.loop.global_batch), optim)
+    if note:
+        say(note)
     for (recipe, what), number in kawai2023.PUBLISHED.items():
         if recipe == config.name:
             say(f"the paper's number: {what} {number if number is not None else 'not known'}")

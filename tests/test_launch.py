@@ -126,6 +126,13 @@ def test_the_list_shows_every_recipe_with_its_first_line(capsys):
     assert all(PRETRAINING[line.split()[0]].__doc__.splitlines()[0] in line for line in lines)
 
 
+def test_a_person_is_told_of_a_warm_up_that_outlasts_the_run(capsys):
+    pretrain.announce(stages_from_recipe(PRETRAINING, "demo", ["loop.num_steps=10"])[0])
+    assert "15 steps of warm-up, but loop.num_steps=10: the rate never reaches optim.lr" in capsys.readouterr().out
+    pretrain.announce(stages_from_recipe(PRETRAINING, "demo", [])[0])
+    assert "warm-up" not in capsys.readouterr().out
+
+
 def test_overrides_reach_the_recipe_and_an_unknown_one_lists_them():
     assert stages_from_recipe(PRETRAINING, "demo", ["loop.num_steps=7"])[0].loop.num_steps == 7
     with pytest.raises(BadInput, match="'byol': there is no such recipe; --list shows demo, simclr_tiles"):

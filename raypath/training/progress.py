@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raypath.run_folder import RunFolder
 from raypath.training.alarms import ALARMS
+from raypath.training.checkpoint import newest_valid, read_step
 from raypath.training.failures import read_failures
 
 _SHOWN = {"loss", "step_s", "waiting_share", "tiles_per_s"}
@@ -28,9 +29,7 @@ class ProgressLines:
         self._offset = self.metrics.stat().st_size if self.metrics.exists() else 0
         self._num_failures = len(read_failures(run))
         self._num_alarms = len(run.read_lines(ALARMS))
-        self._logged = last_step(
-            self.metrics
-        )  # steps up to this one have their line; done again they get no second one
+        self._again = steps_to_repeat(run)  # steps up to this one have their line; done again they get no second one
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
 
@@ -51,7 +50,7 @@ class ProgressLines:
     def _show_new(self) -> None:
         for failure in read_failures(self.run)[self._num_failures :]:
             self._num_failures += 1
-            self._logged = last_step(self.metrics)
+            self._again = steps_to_repeat(self.run)
             reasons = "; ".join(sorted(set(failure["reasons"].values())))
             self.show(
                 f"lost rank {', '.join(map(str, failure['ranks']))}: {reasons}; starting again from the last checkpoint"
@@ -64,7 +63,7 @@ class ProgressLines:
         if not lines:
             self._show_waiting()
             return
-        self._last_s, self._logged = time.monotonic(), 0
+        self._last_s, self._again = time.monotonic(), 0
         if self._first_step is None:
             self._first_step = lines[0]["step"]
         for line in filter(None, map(look_line, lines)):
@@ -74,10 +73,10 @@ class ProgressLines:
     def _show_waiting(self) -> None:
         """Say that nothing happens: while workers start, and when a step is long overdue."""
         now = time.monotonic()
-        again = f", then the steps up to {self._logged} that no checkpoint holds, again" if self._logged else ""
+        again = f", then the steps up to {self._again} that no checkpoint holds, again" if self._again else ""
         if self._first_step is None:
             self.show(f"starting workers{again} ({now - self._started_s:.0f} s)")
-        elif self._logged or now - self._last_s > _OVERDUE_S:
+        elif self._again or now - self._last_s > _OVERDUE_S:
             self.show(f"no new step for {now - self._last_s:.0f} s: waiting for workers or data{again}")
 
     def _new_lines(self) -> list[dict]:
@@ -89,6 +88,12 @@ class ProgressLines:
         whole = text[: text.rfind("\n") + 1]
         self._offset += len(whole.encode())
         return [line for line in map(_parse, whole.splitlines()) if line]
+
+
+def steps_to_repeat(run: RunFolder) -> int:
+    """The last step that was done and that the newest valid checkpoint does not hold; 0 if it holds all of them."""
+    checkpoint, done = newest_valid(run.checkpoints), last_step(run.metrics)
+    return done if done > (read_step(checkpoint) if checkpoint else 0) else 0
 
 
 def last_step(metrics: Path) -> int:
