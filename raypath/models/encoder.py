@@ -29,11 +29,12 @@ class EncoderSettings:
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of timm's constructor, e.g. {"channels": [32, 64, 128, 256]}."""
     input_px: int = 224
-    """Extent of the tiles it is trained on."""
+    """Extent of the views it is trained on."""
     mpp: float | None = None
-    """um per px of those tiles, the finest where they have several; None: not known."""
+    """um per px at its input, the finest where it saw several; None: not known. A pretraining on an index sets it, and counts that
+    a view is a crop of a tile (`data.views.mpp_of_views`): the smallest crop has the finest um per px."""
     mpp_max: float | None = None
-    """The coarsest um per px of those tiles."""
+    """The coarsest um per px at its input: that of the largest crop."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet, as timm.data.IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # ImageNet, as timm.data.IMAGENET_DEFAULT_STD
 

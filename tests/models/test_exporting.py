@@ -146,7 +146,7 @@ def test_the_card_says_what_it_is(tmp_path):
         "| exported copy | momentum |",
         "| licence | CC-BY-4.0 |",
         "| features | 32 per tile, pooling: avg |",
-        "| um per px | 0.25 to 0.5 |",
+        "| um per px | 0.25 to 0.5 at the input; where it was trained on random crops, theirs |",
         "| normalisation | (RGB / 255 - mean) / std |",
         "| mean | 0.7, 0.5, 0.6 |",
         "| tiles | RGB, 32 x 32 px |",
