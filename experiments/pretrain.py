@@ -27,7 +27,7 @@ from raypath.data.view_sheet import view_sheet
 from raypath.errors import BadInput, Preempted
 from raypath.metric_spool import MetricSpool
 from raypath.protocols.encoders import monitors_of
-from raypath.protocols.monitor import open_monitor
+from raypath.protocols.monitor import check_monitor, open_monitor
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         for stage in (first, *later):
             check_settings(stage)
             has_data(stage)
-        launch.start_ray()
+            check_monitor(stage.monitor)
         for stage in later:  # before the first one takes its hours
             check_config(stage, open_source(with_data(stage)))
         run = new_run(first, later)
@@ -93,13 +93,16 @@ def next_run(run: RunFolder, later: list[PretrainConfig]) -> tuple[RunFolder | N
 
 
 def new_run(config: PretrainConfig, later: list[PretrainConfig]) -> RunFolder:
-    """A folder for a run that can work: everything about it is decided and checked while there is none yet."""
+    """A folder for a run that can work: everything about it is decided and checked while there is none yet, and nearly all of it
+    before Ray is started.
+    """
     config, note = resolve_start(with_absolute_monitor(with_data(config)))
     say(f"starting from {note}")
     check_settings(config)
     source = open_source(config)
     config = resolve_steps(config, source)
     check_config(config, source)
+    launch.start_ray()
     refuse_starvation(config.workers, config.stream.read_cpus, nodes_of_cluster())
     run = RunFolder.create(runs_root(), config.name, config)
     run.write("run.json", {"index_hash": source.rows.hash})
@@ -120,6 +123,7 @@ def with_data(config: PretrainConfig) -> PretrainConfig:
     if config.pool:
         return replace(config, pool=absolute_pool(config.pool))
     if not config.index:
+        launch.start_ray()  # to index them
         return replace(config, index=str(phantom_index(demo_slides(config.seed))))
     return replace(config, index=",".join(str(Path(folder).absolute()) for folder in split_folders(config.index)))
 

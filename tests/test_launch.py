@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
@@ -177,6 +178,37 @@ def test_a_signal_asks_the_run_to_stop_and_the_old_answer_comes_back(signum, tmp
         assert run.stop.exists()
     assert signal.getsignal(signum) is before
     assert f"exit 75; go on with resume={run.path}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """A labelled set of two classes with three images each."""
+    for number in range(6):
+        path = tmp_path / "cells" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(path)
+    return tmp_path / "cells"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simclr_small", "index=nope"], "nope"),
+        (["simclr_small", "index=nope", "monitor.path=gone"], "monitor.path=gone: gone: there is no such folder or manifest"),
+        (["supervised_small", "pool=cells", "workers.num_workers=5"], "num_workers=5 must divide"),
+        (["supervised_small", "pool=cells", "init=imagenet"], "init=imagenet: RAYPATH_WEIGHTS is not set"),
+        (["supervised_small", "pool=cells", "monitor.path=cells/class0"], "monitor.path=cells/class0: .*no images"),
+        (["simclr_then_supervised_small", "pool=cells", "2.workers.num_workers=5"], "num_workers=5 must divide"),
+    ],
+)  # fmt: skip
+def test_a_pretraining_that_cannot_work_is_refused_before_ray_starts(arguments, message, cells, monkeypatch):
+    monkeypatch.setattr(launch, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setenv("RAYPATH_RUNS", str(cells.parent / "runs"))
+    monkeypatch.delenv("RAYPATH_WEIGHTS", raising=False)
+    monkeypatch.chdir(cells.parent)
+    with pytest.raises(BadInput, match=message):
+        pretrain.main(arguments)
+    assert [path.name for path in cells.parent.iterdir()] == ["cells"]
 
 
 def script(name: str, *arguments: str, home: Path) -> subprocess.CompletedProcess:
