@@ -136,8 +136,30 @@ def test_a_person_is_told_of_a_warm_up_that_outlasts_the_run(capsys):
 
 def test_overrides_reach_the_recipe_and_an_unknown_one_lists_them():
     assert stages_from_recipe(PRETRAINING, "demo", ["loop.num_steps=7"])[0].loop.num_steps == 7
-    with pytest.raises(BadInput, match="'byol': there is no such recipe; --list shows demo, simclr_tiles"):
+    with pytest.raises(
+        BadInput, match=r"^'byol': there is no such recipe; did you mean byol_small\? --list shows all \d+$"
+    ):
         stages_from_recipe(PRETRAINING, "byol", [])
+    with pytest.raises(BadInput, match="did you mean simclr_small or simclr_tiles") as caught:
+        stages_from_recipe(PRETRAINING, "simclr_smal", [])
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("optim.lr=-1", "optim.lr=-1.0: expected above 0"),
+        ("loop.num_steps=0", "loop.num_steps=0: expected 1 or more"),
+        ("splits=test", """splits: expected a list in square brackets ('splits=["test"]'), got 'test'"""),
+        ("views.blur_p=[2,0.5]", "views.blur_p=(2.0, 0.5): expected 0 to 1"),
+        ("optim.betas=0.9", "optim.betas: expected a list in square brackets, got 0.9"),
+        ("optim.warmup=3", "optim.warmup: there is no setting 'warmup' here; did you mean 'warmup_steps' or 'warmup_share'?"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_refused_is_named_with_its_value_and_nothing_else(assignment, said):
+    with pytest.raises(BadInput) as caught:
+        stages_from_recipe(PRETRAINING, "demo", [assignment])
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_another_architecture_is_refused_and_so_is_what_is_not_there(config, tmp
     save_encoder(build_encoder(OTHER, seed=7), path)
     with pytest.raises(BadInput, match=r"weights of resnet10t; set encoder\.architecture=resnet10t \(now resnet18\)"):
         resolve_start(replace(config, init=str(path), encoder=EncoderSettings(architecture="resnet18")))
-    with pytest.raises(BadInput, match="init=nowhere: expected random, imagenet, runs/ID, or a file"):
+    with pytest.raises(BadInput, match="init=nowhere: there is no such folder or file; expected random, imagenet"):
         resolve_start(replace(config, init="nowhere"))
     run = RunFolder.create(tmp_path, "empty", config)
     with pytest.raises(BadInput, match="no valid checkpoint in this run"):
