@@ -9,6 +9,7 @@
 As a Ray job: ray job submit --working-dir . -- python experiments/pretrain.py
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from afterwards import record_outcome
 from launch import say
 from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING, kawai2023
-from stages import follow_up, later_stages, note_next, stages_from_recipe, write_stages
+from stages import follow_up, later_stages, note_next, place_of, stages_from_recipe, write_stages
 
 from raypath.config import config_hash, differences, override, to_dict
 from raypath.data.joined_index import split_folders
@@ -63,9 +64,27 @@ def main(arguments: list[str]) -> None:
             check_config(stage, open_source(with_data(stage)))
         run = new_run(first, later)
     while run:
+        say_stage(run)
         encoder = pretrain_run(run.config(PretrainConfig), run, launch.start_tracking())
         say(f"encoder: {encoder}")
+        if not later:
+            say_next(run)
         run, later = next_run(run, later)
+
+
+def say_stage(run: RunFolder) -> None:
+    """Which stage of how many this run is; nothing for a run that is the only one."""
+    stage, num_stages = place_of(run)
+    if num_stages > 1:
+        say(f"stage {stage} of {num_stages}: {run.id}")
+
+
+def say_next(run: RunFolder) -> None:
+    """What a person may do with a finished run, as lines to copy."""
+    place = os.path.relpath(run.path)
+    place = str(run.path) if place.startswith("..") else place
+    say(f"next: python experiments/sweep.py encoder={place},random,colour benchmark.path=my-images")
+    say(f"      raypath export {place} --to my-encoder")
 
 
 def resumed_run(resume: str, assignments: list[str]) -> tuple[RunFolder, list[PretrainConfig]]:
@@ -87,12 +106,12 @@ def next_run(run: RunFolder, later: list[PretrainConfig]) -> tuple[RunFolder | N
     """The run of the next stage, made now; None after the last."""
     if not later:
         return None, []
-    following = new_run(follow_up(later[0], run), later[1:])
+    following = new_run(follow_up(later[0], run), later[1:], stage=place_of(run)[0] + 1)
     note_next(run, following)
     return following, later[1:]
 
 
-def new_run(config: PretrainConfig, later: list[PretrainConfig]) -> RunFolder:
+def new_run(config: PretrainConfig, later: list[PretrainConfig], *, stage: int = 1) -> RunFolder:
     """A folder for a run that can work: everything about it is decided and checked while there is none yet, and nearly all of it
     before Ray is started.
     """
@@ -106,7 +125,7 @@ def new_run(config: PretrainConfig, later: list[PretrainConfig]) -> RunFolder:
     refuse_starvation(config.workers, config.stream.read_cpus, nodes_of_cluster())
     run = RunFolder.create(runs_root(), config.name, config)
     run.write("run.json", {"index_hash": source.rows.hash})
-    write_stages(run, later)
+    write_stages(run, later, stage=stage)
     return run
 
 

@@ -42,9 +42,16 @@ def follow_up(config: PretrainConfig, previous: RunFolder) -> PretrainConfig:
     return replace(config, init=str(previous.path)) if config.init == PREVIOUS else config
 
 
-def write_stages(run: RunFolder, later: list[PretrainConfig]) -> None:
-    """Keep what is still to come after this run."""
-    run.write(_FILE, {"later": [to_dict(config) for config in later]})
+def write_stages(run: RunFolder, later: list[PretrainConfig], *, stage: int = 1) -> None:
+    """Keep which stage this run is, and what is still to come after it."""
+    run.write(_FILE, {"stage": stage, "later": [to_dict(config) for config in later]})
+
+
+def place_of(run: RunFolder) -> tuple[int, int]:
+    """Which stage a run is, and of how many; a run of before stages were counted is the first."""
+    known = run.read(_FILE)
+    stage = known.get("stage", 1)
+    return stage, stage + len(known.get("later", []))
 
 
 def note_next(run: RunFolder, following: RunFolder) -> None:

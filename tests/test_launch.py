@@ -6,21 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
+import afterwards
 import finetune
 import launch
 import pretrain
 from recipes import PRETRAINING, kawai2023, mormont2020
-from stages import PREVIOUS, stages_from_recipe
+from stages import PREVIOUS, stages_from_recipe, write_stages
 
 from raypath.config import config_hash, from_dict, to_dict
 from raypath.errors import BadInput, Diverged, Preempted, RaypathError, TooManyQuarantined
+from raypath.models import build_encoder, save_encoder
 from raypath.run_folder import RunFolder
 from raypath.training.settings import PretrainConfig, check_settings
+from raypath.training.source import open_source
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -134,6 +138,24 @@ def test_a_person_is_told_of_a_warm_up_that_outlasts_the_run(capsys):
     assert "warm-up" not in capsys.readouterr().out
 
 
+def test_the_end_of_a_run_says_what_can_be_done_with_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create(tmp_path / "runs", "run", PretrainConfig())
+    write_stages(run, [PretrainConfig()], stage=1)
+    pretrain.say_stage(run)
+    pretrain.say_next(run)
+    stage, *following = capsys.readouterr().out.splitlines()
+    assert stage == f"stage 1 of 2: {run.id}"
+    assert following == [
+        f"next: python experiments/sweep.py encoder=runs/{run.id},random,colour benchmark.path=my-images",
+        f"      raypath export runs/{run.id} --to my-encoder",
+    ]
+    monkeypatch.chdir("/")
+    write_stages(run, [])
+    pretrain.say_stage(run)
+    assert capsys.readouterr().out == ""  # the only one
+
+
 def test_overrides_reach_the_recipe_and_an_unknown_one_lists_them():
     assert stages_from_recipe(PRETRAINING, "demo", ["loop.num_steps=7"])[0].loop.num_steps == 7
     with pytest.raises(
@@ -210,6 +232,23 @@ def cells(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(path)
     return tmp_path / "cells"
+
+
+def test_an_image_that_is_drawn_twice_is_shown_once_and_is_no_neighbour_of_its_own(cells, tmp_path, monkeypatch):
+    assignments = [f"pool={cells}", "tasks.tasks=iid", "views.extent_px=32", "encoder.input_px=32"]
+    (config,) = stages_from_recipe(PRETRAINING, "supervised_small", assignments)
+    save_encoder(build_encoder(config.encoder, seed=0), tmp_path / "encoder.safetensors")
+    source, shown = open_source(config), {}
+    drawn = source.reader().read(np.arange(source.plan.epoch_length))["tile"]
+    assert len(set(drawn.tolist())) < len(drawn) == 6
+
+    def sheet(images, features, names, **words):
+        shown.update(words, images=images, names=names)
+
+    monkeypatch.setattr(afterwards, "neighbour_sheet", sheet)
+    afterwards.sheet_of(config, source, tmp_path / "encoder.safetensors")
+    assert len(shown["images"]) == len(set(drawn.tolist())) == len({image.tobytes() for image in shown["images"]})
+    assert (shown["one"], shown["group"], set(shown["names"])) == ("image", "set", {"cells"})
 
 
 @pytest.mark.parametrize(

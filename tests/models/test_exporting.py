@@ -403,7 +403,10 @@ def test_an_export_comes_back_with_its_own_normalisation(tmp_path):
         (("--layout", "mocco"), "layout='mocco': expected auto or one of"),
         (("--copy", "student"), "nothing there has that layout, copy or prefix"),
         ((), "does not cover resnet18"),
-        (("--architecture", "tf_efficientnet_lit0"), "timm has no such architecture; the closest names are tf_efficientnet_lite0"),
+        (
+            ("--architecture", "tf_efficientnet_lit0"),
+            "timm has no such architecture; the closest names are tf_efficientnet_lite0",
+        ),
     ],
 )
 def test_an_import_that_cannot_be_is_one_line_and_leaves_nothing(arguments, said, tmp_path):
