@@ -15,6 +15,7 @@ from raypath.training.alarms import ALARMS
 from raypath.training.saving import read_best
 from raypath.training.settings import PretrainConfig
 from raypath.training.source import Source, TileSource
+from raypath.training.verdict import verdict
 from raypath.training.worker import SKIPPED
 
 _NUM_TILES = 512
@@ -32,25 +33,31 @@ def record_outcome(
         say(
             f"{len({line['step'] for line in skipped})} step(s) were not applied: {run.path / SKIPPED} names their tiles"
         )
-    say(f"{len(alarms)} alarm(s)" + (f": {run.path / ALARMS}" if alarms else "; the training looks healthy"))
+    for line in verdict(run):
+        say(line)
     best = read_best(run)
     if best:
         say(
             f"best by the monitor: step {best['step']}, {best['score']:.3f}, kept in {run.path / 'best'}; last is the default"
         )
     tracker.log_picture(run_id, sheet_of(config, source, encoder), "neighbours.png")
+    place = tracker.place_of_pictures(run_id)
+    if place:
+        say(f"pictures: {place} (tiles, views, loss, neighbours)")
 
 
 def sheet_of(config: PretrainConfig, source: Source, encoder: Path):
-    """Nearest neighbours among some hundred tiles (or images), drawn evenly from the plan."""
+    """Nearest neighbours among some hundred tiles (or images), drawn evenly from the plan; one that is drawn twice counts once."""
     num = min(_NUM_TILES, source.plan.epoch_length)
     positions = np.unique(np.linspace(0, source.plan.epoch_length - 1, num).astype(np.int64))
     rows = source.reader().read(positions)
-    images = rows["image"]
-    names = source.names(rows["slide"], rows["tile"])
+    first = np.sort(np.unique(np.stack([rows["slide"], rows["tile"]]), axis=1, return_index=True)[1])
+    images = rows["image"][first]
+    names = source.names(rows["slide"][first], rows["tile"][first])
     slides = [name["slide"] if isinstance(source, TileSource) else name["task"] for name in names]
+    words = {} if isinstance(source, TileSource) else {"one": "image", "group": "set"}
     features = features_of(load_encoder(encoder), resized(images, config.views.extent_px), torch.device("cpu"))
-    return neighbour_sheet(images, features, slides, title=f"Nearest neighbours by {config.name}")
+    return neighbour_sheet(images, features, slides, title=f"Nearest neighbours by {config.name}", **words)
 
 
 def resized(images: np.ndarray, extent_px: int) -> np.ndarray:

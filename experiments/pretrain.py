@@ -9,6 +9,7 @@
 As a Ray job: ray job submit --working-dir . -- python experiments/pretrain.py
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from afterwards import record_outcome
 from launch import say
 from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING, kawai2023
-from stages import follow_up, later_stages, note_next, stages_from_recipe, write_stages
+from stages import follow_up, later_stages, note_next, place_of, stages_from_recipe, write_stages
 
 from raypath.config import config_hash, differences, override, to_dict
 from raypath.data.joined_index import split_folders
@@ -27,11 +28,12 @@ from raypath.data.view_sheet import view_sheet
 from raypath.errors import BadInput, Preempted
 from raypath.metric_spool import MetricSpool
 from raypath.protocols.encoders import monitors_of
-from raypath.protocols.monitor import open_monitor
+from raypath.protocols.monitor import check_monitor, open_monitor
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import loss_figure
 from raypath.tracking import SystemSampler, Tracker
-from raypath.training.fidelity import deviations
+from raypath.training.fidelity import deviations, faithful_optim
+from raypath.training.optim import peak_lr, warmup_note
 from raypath.training.pretrain import finished_encoder, pretrain
 from raypath.training.progress import ProgressLines
 from raypath.training.settings import PretrainConfig, check_settings
@@ -57,14 +59,32 @@ def main(arguments: list[str]) -> None:
         for stage in (first, *later):
             check_settings(stage)
             has_data(stage)
-        launch.start_ray()
+            check_monitor(stage.monitor)
         for stage in later:  # before the first one takes its hours
             check_config(stage, open_source(with_data(stage)))
         run = new_run(first, later)
     while run:
+        say_stage(run)
         encoder = pretrain_run(run.config(PretrainConfig), run, launch.start_tracking())
         say(f"encoder: {encoder}")
+        if not later:
+            say_next(run)
         run, later = next_run(run, later)
+
+
+def say_stage(run: RunFolder) -> None:
+    """Which stage of how many this run is; nothing for a run that is the only one."""
+    stage, num_stages = place_of(run)
+    if num_stages > 1:
+        say(f"stage {stage} of {num_stages}: {run.id}")
+
+
+def say_next(run: RunFolder) -> None:
+    """What a person may do with a finished run, as lines to copy."""
+    place = os.path.relpath(run.path)
+    place = str(run.path) if place.startswith("..") else place
+    say(f"next: python experiments/sweep.py encoder={place},random,colour benchmark.path=my-images")
+    say(f"      raypath export {place} --to my-encoder")
 
 
 def resumed_run(resume: str, assignments: list[str]) -> tuple[RunFolder, list[PretrainConfig]]:
@@ -86,23 +106,26 @@ def next_run(run: RunFolder, later: list[PretrainConfig]) -> tuple[RunFolder | N
     """The run of the next stage, made now; None after the last."""
     if not later:
         return None, []
-    following = new_run(follow_up(later[0], run), later[1:])
+    following = new_run(follow_up(later[0], run), later[1:], stage=place_of(run)[0] + 1)
     note_next(run, following)
     return following, later[1:]
 
 
-def new_run(config: PretrainConfig, later: list[PretrainConfig]) -> RunFolder:
-    """A folder for a run that can work: everything about it is decided and checked while there is none yet."""
+def new_run(config: PretrainConfig, later: list[PretrainConfig], *, stage: int = 1) -> RunFolder:
+    """A folder for a run that can work: everything about it is decided and checked while there is none yet, and nearly all of it
+    before Ray is started.
+    """
     config, note = resolve_start(with_absolute_monitor(with_data(config)))
     say(f"starting from {note}")
     check_settings(config)
     source = open_source(config)
     config = resolve_steps(config, source)
     check_config(config, source)
+    launch.start_ray()
     refuse_starvation(config.workers, config.stream.read_cpus, nodes_of_cluster())
     run = RunFolder.create(runs_root(), config.name, config)
     run.write("run.json", {"index_hash": source.rows.hash})
-    write_stages(run, later)
+    write_stages(run, later, stage=stage)
     return run
 
 
@@ -119,6 +142,7 @@ def with_data(config: PretrainConfig) -> PretrainConfig:
     if config.pool:
         return replace(config, pool=absolute_pool(config.pool))
     if not config.index:
+        launch.start_ray()  # to index them
         return replace(config, index=str(phantom_index(demo_slides(config.seed))))
     return replace(config, index=",".join(str(Path(folder).absolute()) for folder in split_folders(config.index)))
 
@@ -203,6 +227,10 @@ def announce(config: PretrainConfig) -> None:
             f"gradients of {config.loop.accumulate} micro-batches are put together; batch-norm statistics are those of a"
             " micro-batch (over all ranks where they are synchronised)"
         )
+    optim = faithful_optim(config)
+    note = warmup_note(config.loop.num_steps, peak_lr(optim, config.loop.global_batch), optim)
+    if note:
+        say(note)
     for (recipe, what), number in kawai2023.PUBLISHED.items():
         if recipe == config.name:
             say(f"the paper's number: {what} {number if number is not None else 'not known'}")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from raypath.config import from_dict, override, to_dict
+from raypath.config import closest, from_dict, override, to_dict
 from raypath.errors import BadInput
 from raypath.run_folder import RunFolder
 from raypath.training.settings import PretrainConfig
@@ -21,7 +21,9 @@ _FILE = "stages.json"
 def stages_from_recipe(recipes: dict[str, Callable], name: str, assignments: list[str]) -> list[PretrainConfig]:
     """The stages of a recipe with overrides: `key=value` for all of them, `2.key=value` for the second alone."""
     if name not in recipes:
-        raise BadInput(f"{name!r}: there is no such recipe; --list shows {', '.join(recipes)}")
+        near = closest(name, recipes)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+        raise BadInput(f"{name!r}: there is no such recipe{hint} --list shows all {len(recipes)}")
     made = recipes[name]()
     stages = made if isinstance(made, list) else [made]
     own: dict[int, list[str]] = {number: [] for number in range(1, len(stages) + 1)}
@@ -40,9 +42,16 @@ def follow_up(config: PretrainConfig, previous: RunFolder) -> PretrainConfig:
     return replace(config, init=str(previous.path)) if config.init == PREVIOUS else config
 
 
-def write_stages(run: RunFolder, later: list[PretrainConfig]) -> None:
-    """Keep what is still to come after this run."""
-    run.write(_FILE, {"later": [to_dict(config) for config in later]})
+def write_stages(run: RunFolder, later: list[PretrainConfig], *, stage: int = 1) -> None:
+    """Keep which stage this run is, and what is still to come after it."""
+    run.write(_FILE, {"stage": stage, "later": [to_dict(config) for config in later]})
+
+
+def place_of(run: RunFolder) -> tuple[int, int]:
+    """Which stage a run is, and of how many; a run of before stages were counted is the first."""
+    known = run.read(_FILE)
+    stage = known.get("stage", 1)
+    return stage, stage + len(known.get("later", []))
 
 
 def note_next(run: RunFolder, following: RunFolder) -> None:

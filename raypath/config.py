@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from raypath.errors import BadInput
 
 Config = TypeVar("Config")
+_MAX_CLOSE, _MAX_LISTED = 3, 12  # names that a person is shown: like the one they typed, or all there are
 
 
 def setting(default: Any = dataclasses.MISSING, *, identity: bool = True, **kwargs: Any) -> Any:
@@ -131,11 +133,19 @@ def _set_dotted(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _no_such_key(key: str, part: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(part, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return (
-        f"{key}: there is no setting {part!r} here{hint or '.'} Valid: {', '.join(names) or 'none (this is a value)'}"
-    )
+    if not names:
+        return f"{key}: there is no setting {part!r} here, this is a value"
+    near = closest(part, names)
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+    shown = "" if near and len(names) > _MAX_LISTED else f" Valid: {', '.join(names)}"
+    return f"{key}: there is no setting {part!r} here{hint}{shown}"
+
+
+def closest(name: str, names: Iterable[str]) -> list[str]:
+    """At most three of `names` that look like `name` or begin with it, the likest first."""
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=_MAX_CLOSE)
+    return (near or [one for one in names if one.startswith(name)])[:_MAX_CLOSE]
 
 
 def _unknown_keys(config_type: Any, values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -168,9 +178,22 @@ def _lines(errors: list[dict[str, Any]]) -> list[str]:
     """A line for each error; where a value may be of several kinds, only what its own kind says, by the keys people type."""
     others = {e["loc"][:-1] for e in errors if e["loc"][-1:] == ("kind",) and e["type"] == "literal_error"}
     own = [e for e in errors if e["loc"][:-1] not in others] or errors
-    return [f"{_location(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in own]
+    return [_line(error) for error in own]
+
+
+def _line(error: dict[str, Any]) -> str:
+    """What was wrong, and the value; a section that refused itself has named its values in its own words."""
+    where, said = _location(error["loc"]), error["msg"]
+    if error["type"] == "value_error":
+        said = str(error["ctx"]["error"])
+        return f"{where}.{said}" if where != "config" and re.match(r"\w+=", said) else f"{where}: {said}"
+    if error["type"] in ("tuple_type", "list_type"):
+        example = f" ('{where}={json.dumps([error['input']])}')" if isinstance(error["input"], str) else ""
+        said = f"expected a list in square brackets{example}"
+    return f"{where}: {said}, got {error['input']!r}"
 
 
 def _location(loc: tuple[Any, ...]) -> str:
-    keys = [str(part) for part in loc if not str(part).endswith("Settings")]  # the class that a union was tried with
+    # the class, or the kind of list, that a union was tried with
+    keys = [str(part) for part in loc if not (str(part).endswith("Settings") or "[" in str(part))]
     return ".".join(keys) or "config"

@@ -147,7 +147,7 @@ def _data(manifest: dict[str, Any]) -> dict[str, Any]:
     index = _index_of_then(config.get("index"), content_hash)
     if index:
         rows |= {"slides in the index": len(index), "tiles in the index": f"{int(index.num_tiles.sum()):,}"}
-        rows["um per px"] = sorted(set(index.mpp_range))
+        rows["um per px of the tiles"] = sorted(set(index.mpp_range))
     return _known(rows)
 
 

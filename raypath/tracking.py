@@ -215,6 +215,13 @@ class Tracker:
                 getattr(picture, "savefig" if hasattr(picture, "savefig") else "save")(target)
             self.client.log_artifact(run_id, str(target), str(Path("pictures") / Path(name).parent))
 
+    def place_of_pictures(self, run_id: str) -> str:
+        """The folder that `log_picture` fills, or the server's address of it; "" where a server does not answer."""
+        place = ""
+        with _surviving("the place of pictures"):
+            place = f"{self.client.get_run(run_id).info.artifact_uri.removeprefix('file://')}/pictures"
+        return place
+
     def log_dataset(self, run_id: str, rows: Any, *, name: str, digest: str, context: str) -> None:
         """Record what a run read (`context`: train, val, test) as an MLflow dataset input; no row is uploaded.
 

@@ -6,20 +6,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
+import afterwards
 import finetune
 import launch
 import pretrain
 from recipes import PRETRAINING, kawai2023, mormont2020
-from stages import PREVIOUS, stages_from_recipe
+from stages import PREVIOUS, stages_from_recipe, write_stages
 
 from raypath.config import config_hash, from_dict, to_dict
 from raypath.errors import BadInput, Diverged, Preempted, RaypathError, TooManyQuarantined
+from raypath.models import build_encoder, save_encoder
 from raypath.run_folder import RunFolder
 from raypath.training.settings import PretrainConfig, check_settings
+from raypath.training.source import open_source
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -126,10 +131,57 @@ def test_the_list_shows_every_recipe_with_its_first_line(capsys):
     assert all(PRETRAINING[line.split()[0]].__doc__.splitlines()[0] in line for line in lines)
 
 
+def test_a_person_is_told_of_a_warm_up_that_outlasts_the_run(capsys):
+    pretrain.announce(stages_from_recipe(PRETRAINING, "demo", ["loop.num_steps=10"])[0])
+    assert "15 steps of warm-up, but loop.num_steps=10: the rate never reaches optim.lr" in capsys.readouterr().out
+    pretrain.announce(stages_from_recipe(PRETRAINING, "demo", [])[0])
+    assert "warm-up" not in capsys.readouterr().out
+
+
+def test_the_end_of_a_run_says_what_can_be_done_with_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder.create(tmp_path / "runs", "run", PretrainConfig())
+    write_stages(run, [PretrainConfig()], stage=1)
+    pretrain.say_stage(run)
+    pretrain.say_next(run)
+    stage, *following = capsys.readouterr().out.splitlines()
+    assert stage == f"stage 1 of 2: {run.id}"
+    assert following == [
+        f"next: python experiments/sweep.py encoder=runs/{run.id},random,colour benchmark.path=my-images",
+        f"      raypath export runs/{run.id} --to my-encoder",
+    ]
+    monkeypatch.chdir("/")
+    write_stages(run, [])
+    pretrain.say_stage(run)
+    assert capsys.readouterr().out == ""  # the only one
+
+
 def test_overrides_reach_the_recipe_and_an_unknown_one_lists_them():
     assert stages_from_recipe(PRETRAINING, "demo", ["loop.num_steps=7"])[0].loop.num_steps == 7
-    with pytest.raises(BadInput, match="'byol': there is no such recipe; --list shows demo, simclr_tiles"):
+    with pytest.raises(
+        BadInput, match=r"^'byol': there is no such recipe; did you mean byol_small\? --list shows all \d+$"
+    ):
         stages_from_recipe(PRETRAINING, "byol", [])
+    with pytest.raises(BadInput, match="did you mean simclr_small or simclr_tiles") as caught:
+        stages_from_recipe(PRETRAINING, "simclr_smal", [])
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("optim.lr=-1", "optim.lr=-1.0: expected above 0"),
+        ("loop.num_steps=0", "loop.num_steps=0: expected 1 or more"),
+        ("splits=test", """splits: expected a list in square brackets ('splits=["test"]'), got 'test'"""),
+        ("views.blur_p=[2,0.5]", "views.blur_p=(2.0, 0.5): expected 0 to 1"),
+        ("optim.betas=0.9", "optim.betas: expected a list in square brackets, got 0.9"),
+        ("optim.warmup=3", "optim.warmup: there is no setting 'warmup' here; did you mean 'warmup_steps' or 'warmup_share'?"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_refused_is_named_with_its_value_and_nothing_else(assignment, said):
+    with pytest.raises(BadInput) as caught:
+        stages_from_recipe(PRETRAINING, "demo", [assignment])
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize(
@@ -170,6 +222,54 @@ def test_a_signal_asks_the_run_to_stop_and_the_old_answer_comes_back(signum, tmp
         assert run.stop.exists()
     assert signal.getsignal(signum) is before
     assert f"exit 75; go on with resume={run.path}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """A labelled set of two classes with three images each."""
+    for number in range(6):
+        path = tmp_path / "cells" / f"class{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(path)
+    return tmp_path / "cells"
+
+
+def test_an_image_that_is_drawn_twice_is_shown_once_and_is_no_neighbour_of_its_own(cells, tmp_path, monkeypatch):
+    assignments = [f"pool={cells}", "tasks.tasks=iid", "views.extent_px=32", "encoder.input_px=32"]
+    (config,) = stages_from_recipe(PRETRAINING, "supervised_small", assignments)
+    save_encoder(build_encoder(config.encoder, seed=0), tmp_path / "encoder.safetensors")
+    source, shown = open_source(config), {}
+    drawn = source.reader().read(np.arange(source.plan.epoch_length))["tile"]
+    assert len(set(drawn.tolist())) < len(drawn) == 6
+
+    def sheet(images, features, names, **words):
+        shown.update(words, images=images, names=names)
+
+    monkeypatch.setattr(afterwards, "neighbour_sheet", sheet)
+    afterwards.sheet_of(config, source, tmp_path / "encoder.safetensors")
+    assert len(shown["images"]) == len(set(drawn.tolist())) == len({image.tobytes() for image in shown["images"]})
+    assert (shown["one"], shown["group"], set(shown["names"])) == ("image", "set", {"cells"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simclr_small", "index=nope"], "nope"),
+        (["simclr_small", "index=nope", "monitor.path=gone"], "monitor.path=gone: gone: there is no such folder or manifest"),
+        (["supervised_small", "pool=cells", "workers.num_workers=5"], "num_workers=5 must divide"),
+        (["supervised_small", "pool=cells", "init=imagenet"], "init=imagenet: RAYPATH_WEIGHTS is not set"),
+        (["supervised_small", "pool=cells", "monitor.path=cells/class0"], "monitor.path=cells/class0: .*no images"),
+        (["simclr_then_supervised_small", "pool=cells", "2.workers.num_workers=5"], "num_workers=5 must divide"),
+    ],
+)  # fmt: skip
+def test_a_pretraining_that_cannot_work_is_refused_before_ray_starts(arguments, message, cells, monkeypatch):
+    monkeypatch.setattr(launch, "start_ray", lambda: pytest.fail("Ray was started"))
+    monkeypatch.setenv("RAYPATH_RUNS", str(cells.parent / "runs"))
+    monkeypatch.delenv("RAYPATH_WEIGHTS", raising=False)
+    monkeypatch.chdir(cells.parent)
+    with pytest.raises(BadInput, match=message):
+        pretrain.main(arguments)
+    assert [path.name for path in cells.parent.iterdir()] == ["cells"]
 
 
 def script(name: str, *arguments: str, home: Path) -> subprocess.CompletedProcess:

@@ -165,6 +165,8 @@ def test_pictures_datasets_and_more_params_than_one_call_takes(local, tmp_path):
     local.log_picture(run_id, Figure(), "figure.png")
     names = {f.path for f in local.client.list_artifacts(run_id, "pictures")}
     assert names == {"pictures/path.png", "pictures/views", "pictures/figure.png"}
+    place = Path(local.place_of_pictures(run_id))
+    assert sorted(path.name for path in place.iterdir()) == ["figure.png", "path.png", "views"]
     table = pa.table({"path": ["a"], "label": [1]})
     local.log_dataset(run_id, table, name="pcam", digest="ab" * 32, context="train")
     run = local.client.get_run(run_id)

@@ -172,7 +172,8 @@ def _names_of_columns(source: Path, lines: Sequence[tuple[int, Cells]], label: s
     needed = [path, *([] if is_optional else [label]), *((masks or ["mask"]) if has_masks else [])]
     absent = [column for column in needed if column not in columns]
     if absent:
-        hint = "; separate the columns with commas" if len(columns) == 1 and ";" in columns[0] else ""
+        hint = _label_hint(columns) if absent == ["label"] else ""
+        hint = "; separate the columns with commas" if len(columns) == 1 and ";" in columns[0] else hint
         raise BadInput(f"{source}: line 1: no column {' and '.join(absent)} among {', '.join(columns)}{hint}")
     called = dict(zip(COLUMNS, (path, label, "split", "patient"), strict=True))
     if masks:
@@ -180,6 +181,14 @@ def _names_of_columns(source: Path, lines: Sequence[tuple[int, Cells]], label: s
     if is_optional and label not in columns:
         del called["label"]
     return called
+
+
+def _label_hint(columns: Sequence[str]) -> str:
+    """How to name a column that may hold the classes instead; nothing where every column is something else."""
+    others = [c for c in columns if c not in (*COLUMNS, "image") and not c.lower().startswith("mask")]
+    if not others:
+        return ""
+    return f"; call the column of the classes label, or name it in a pool: {' or '.join(f'?label={c}' for c in others)}"
 
 
 def _judge(

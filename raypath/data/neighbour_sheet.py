@@ -1,4 +1,4 @@
-"""A picture of what an encoder takes for alike: query tiles with their nearest neighbours.
+"""A picture of what an encoder takes for alike: query tiles (or images of a pool) with their nearest neighbours.
 
 One decision: neighbours from other slides and from the query's own slide stand apart. Nearest of all is nearly always the tile
 next door, or one with the same stain; whether tissue of the same kind is found on another slide is what the left block shows.
@@ -15,6 +15,7 @@ from raypath.data.drawing import GRAY, INK, RULE, WHITE, fitted, font
 
 _TILE_PX, _GAP_PX, _MARGIN_PX, _BLOCK_GAP_PX = 144, 12, 32, 44
 _TITLE_PX, _HEADS_PX, _CAPTION_PX = 92, 42, 58
+_LEAST_WIDTH_PX = 760  # so that the words above have room
 _QUERY = (40, 60, 160)  # frame of a query
 
 
@@ -26,11 +27,14 @@ def neighbour_sheet(
     num_queries: int = 8,
     num_neighbours: int = 5,
     title: str = "Nearest neighbours",
+    one: str = "tile",
+    group: str = "slide",
 ) -> Image.Image:
     """One row per query: the tile, its nearest from other slides, its nearest from its own slide, with cosine and slide.
 
-    `images` uint8 [N, H, W, 3], `features` [N, D], `slides` the N names. Queries are spread evenly over slides, always the same
-    ones for the same slides, so that the sheets of two encoders can be compared. A place without a neighbour stays empty.
+    `images` uint8 [N, H, W, 3], `features` [N, D], `slides` the N names; `one` and `group` are what the words call an image and
+    what it belongs to. Queries are spread evenly over slides, always the same ones for the same slides, so that the sheets of two
+    encoders can be compared. A place without a neighbour stays empty; a column without any is left out, a whole block with a word.
     Raises ValueError unless there is one feature and one name for every image.
     """
     if not len(images) == len(features) == len(slides) > 0:
@@ -39,22 +43,29 @@ def neighbour_sheet(
         )
     queries = spread_over_slides(slides, num_queries)
     others, own = nearest(features, slides, queries, num_neighbours)
-    block_px = num_neighbours * (_TILE_PX + _GAP_PX) - _GAP_PX
-    lefts = np.cumsum([_MARGIN_PX, _TILE_PX + _BLOCK_GAP_PX, block_px + _BLOCK_GAP_PX]).tolist()
-    row_px = _TILE_PX + _CAPTION_PX
-    width, top = lefts[2] + block_px + _MARGIN_PX, _TITLE_PX + _HEADS_PX
+    found = {f"Nearest from other {group}s": others, f"Nearest from the same {group}": own}
+    blocks = {head: rows for head, rows in found.items() if any(rows)}
+    widths = [_TILE_PX, *(max(map(len, rows)) * (_TILE_PX + _GAP_PX) - _GAP_PX for rows in blocks.values())]
+    lefts = (_MARGIN_PX + np.cumsum([0, *(width + _BLOCK_GAP_PX for width in widths)])).tolist()
+    row_px, top = _TILE_PX + _CAPTION_PX, _TITLE_PX + _HEADS_PX
+    width = max(lefts[-1] - _BLOCK_GAP_PX + _MARGIN_PX, _LEAST_WIDTH_PX)
     sheet = Image.new("RGB", (width, top + len(queries) * row_px + _MARGIN_PX // 2), WHITE)
-    _draw_heads(sheet, title, f"{len(images):,} tiles of {len(set(slides)):,} slides", lefts)
+    num_groups = len(set(slides))
+    about = f"{len(images):,} {one}s of {num_groups:,} {group}{'s' if num_groups > 1 else ''}"
+    absent = [
+        "" if any(others) else f"; no other {group} to look in",
+        "" if any(own) else f"; one {one} of each {group}",
+    ]
+    _draw_heads(sheet, title, about + "".join(absent), dict(zip(("Query", *blocks), zip(lefts, widths))))
     for row, query in enumerate(queries):
         y = top + row * row_px
         _draw_tile(sheet, (lefts[0], y), images[query], slides[query], "", frame=_QUERY)
-        for left, found in zip(lefts[1:], (others[row], own[row])):
-            for place in range(num_neighbours):
+        for left, rows in zip(lefts[1:], blocks.values()):
+            for place in range(max(map(len, rows))):
                 corner = (left + place * (_TILE_PX + _GAP_PX), y)
-                if place < len(found):
-                    tile, cosine = found[place]
-                    name = slides[tile] if found is others[row] else ""
-                    _draw_tile(sheet, corner, images[tile], f"{cosine:.3f}", name)
+                if place < len(rows[row]):
+                    tile, cosine = rows[row][place]
+                    _draw_tile(sheet, corner, images[tile], f"{cosine:.3f}", slides[tile] if rows is others else "")
                 else:
                     _draw_empty(sheet, corner)
     return sheet
@@ -87,15 +98,15 @@ def nearest(
     return others, own
 
 
-def _draw_heads(sheet: Image.Image, title: str, about: str, lefts: list[int]) -> None:
+def _draw_heads(sheet: Image.Image, title: str, about: str, heads: dict[str, tuple[int, int]]) -> None:
+    """The title, a line below it, and a ruled head for every block: its left edge and its width."""
     draw, room = ImageDraw.Draw(sheet), sheet.width - 2 * _MARGIN_PX
     draw.text((_MARGIN_PX, 20), fitted(title, font(24, is_bold=True), room), INK, font(24, is_bold=True))
     explained = f"{about}; nearest first, by the cosine of their features"
     draw.text((_MARGIN_PX, 54), fitted(explained, font(15), room), GRAY, font(15))
-    ends = [*(left - _BLOCK_GAP_PX for left in lefts[1:]), sheet.width - _MARGIN_PX]
-    for left, end, head in zip(lefts, ends, ("Query", "Nearest from other slides", "Nearest from the same slide")):
-        draw.text((left, _TITLE_PX), fitted(head, font(16, is_bold=True), end - left), INK, font(16, is_bold=True))
-        draw.line((left, _TITLE_PX + 26, end - 1, _TITLE_PX + 26), RULE, 2)
+    for head, (left, width) in heads.items():
+        draw.text((left, _TITLE_PX), fitted(head, font(16, is_bold=True), width), INK, font(16, is_bold=True))
+        draw.line((left, _TITLE_PX + 26, left + width - 1, _TITLE_PX + 26), RULE, 2)
 
 
 def _draw_tile(

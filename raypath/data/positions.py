@@ -41,8 +41,20 @@ def windows_from(start: int, window_end: Callable[[int], int]) -> Iterator[tuple
 def check_world(num_shards: int, num_workers: int, global_batch: int) -> None:
     """Raise BadInput unless `num_workers` divides both the number of shards and the global batch."""
     if num_shards % num_workers or global_batch % num_workers:
-        valid = [w for w in range(1, num_shards + 1) if num_shards % w == 0 and global_batch % w == 0]
+        workers = [w for w in range(1, num_shards + 1) if num_shards % w == 0 and global_batch % w == 0]
         raise BadInput(
-            f"num_workers={num_workers} must divide the plan's {num_shards} shards and the global batch of {global_batch};"
-            f" valid: {', '.join(map(str, valid))}"
+            f"workers.num_workers={num_workers} must divide the plan's {num_shards} shards and loop.global_batch={global_batch}:"
+            f" set workers.num_workers to {_either(workers)}" + _batch_remedy(num_shards, num_workers, global_batch)
         )
+
+
+def _batch_remedy(num_shards: int, num_workers: int, global_batch: int) -> str:
+    """The batches next to the one asked for that go with the workers, if workers and shards go together."""
+    if num_shards % num_workers:
+        return ""
+    below = global_batch // num_workers * num_workers
+    return f", or loop.global_batch to {_either([batch for batch in (below, below + num_workers) if batch])}"
+
+
+def _either(numbers: list[int]) -> str:
+    return " or ".join(filter(None, [", ".join(map(str, numbers[:-1])), str(numbers[-1])]))

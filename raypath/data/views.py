@@ -106,6 +106,16 @@ class ViewSettings:
         return chance if isinstance(chance, tuple) else (chance,) * self.num_views
 
 
+def mpp_of_views(settings: ViewSettings, finest_mpp: float, coarsest_mpp: float, tile_px: int) -> tuple[float, float]:
+    """The finest and the coarsest um per px of the global views of tiles of `tile_px`, whose own um per px are given.
+
+    A crop of the share s of a tile's area, resized to `extent_px`, has sqrt(s) tile_px / extent_px of the tile's um per px; of a
+    crop that is not square that is the geometric mean of its two directions.
+    """
+    factors = [share**0.5 * tile_px / settings.extent_px for share in (settings.min_scale, settings.max_scale)]
+    return finest_mpp * factors[0], coarsest_mpp * factors[1]
+
+
 @dataclass(frozen=True)
 class ViewGroup:
     """Views of one extent and one range of crops: the global ones of a tile, or its local ones."""

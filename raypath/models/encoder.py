@@ -6,7 +6,9 @@ normalises them itself, on its device, so that no protocol can feed it with anot
 Shapes: B tiles, H and W pixels, D width.
 """
 
-from dataclasses import asdict, dataclass, field
+import difflib
+import json
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import timm
@@ -29,11 +31,12 @@ class EncoderSettings:
     options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of timm's constructor, e.g. {"channels": [32, 64, 128, 256]}."""
     input_px: int = 224
-    """Extent of the tiles it is trained on."""
+    """Extent of the views it is trained on."""
     mpp: float | None = None
-    """um per px of those tiles, the finest where they have several; None: not known."""
+    """um per px at its input, the finest where it saw several; None: not known. A pretraining on an index sets it, and counts that
+    a view is a crop of a tile (`data.views.mpp_of_views`): the smallest crop has the finest um per px."""
     mpp_max: float | None = None
-    """The coarsest um per px of those tiles."""
+    """The coarsest um per px at its input: that of the largest crop."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # ImageNet, as timm.data.IMAGENET_DEFAULT_MEAN
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # ImageNet, as timm.data.IMAGENET_DEFAULT_STD
 
@@ -167,15 +170,36 @@ def build_encoder(settings: EncoderSettings, *, seed: int) -> Encoder:
 def check_architecture(settings: EncoderSettings, *, needs_tokens: bool = False) -> Encoder:
     """The encoder without memory for its weights; raises BadInput if timm cannot build it, or if it is no ViT but has to be."""
     try:
-        with torch.device("meta"):
-            encoder = Encoder(settings)
+        encoder = _without_memory(settings)
     except (ValueError, TypeError, RuntimeError) as error:
+        if needs_tokens:
+            _refuse_other_than_vit(settings)  # the options of a ViT are not what is wrong then
+        if isinstance(error, TypeError) and settings.options and "unexpected keyword" in str(error):
+            raise BadInput(
+                f"encoder.options={json.dumps(settings.options)} are of the recipe's architecture, encoder.architecture="
+                f"{settings.architecture} does not take them ({error}): set 'encoder.options={{}}'"
+            ) from None
         raise BadInput(f"encoder: {error}") from None
-    if needs_tokens and not isinstance(encoder.trunk, VisionTransformer):
+    if needs_tokens:
+        _refuse_other_than_vit(settings, encoder)
+    return encoder
+
+
+def _without_memory(settings: EncoderSettings) -> Encoder:
+    with torch.device("meta"):
+        return Encoder(settings)
+
+
+def _refuse_other_than_vit(settings: EncoderSettings, encoder: Encoder | None = None) -> None:
+    """Raise BadInput for what is no plain ViT; an architecture that cannot be built even without options is not judged."""
+    try:
+        encoder = encoder or _without_memory(replace(settings, options={}))
+    except (ValueError, TypeError, RuntimeError):
+        return
+    if not isinstance(encoder.trunk, VisionTransformer):
         raise BadInput(
             f"encoder.architecture={settings.architecture}: this objective needs a plain ViT of timm (vit_...)"
         )
-    return encoder
 
 
 def _build_trunk(settings: EncoderSettings) -> nn.Module:
@@ -190,5 +214,15 @@ def _build_trunk(settings: EncoderSettings) -> nn.Module:
                 pass  # some of that name know nothing of it
         return timm.create_model(architecture, **options)
     except RuntimeError as error:
-        near = ", ".join(timm.list_models(f"*{architecture.split('_')[0]}*")[:8])
-        raise ValueError(f"encoder.architecture={architecture!r}: {error}; timm has e.g. {near}") from None
+        raise ValueError(
+            no_such_architecture(architecture) or f"encoder.architecture={architecture}: {error}"
+        ) from None
+
+
+def no_such_architecture(architecture: str) -> str | None:
+    """That timm does not know the name, and the closest that it knows; None for a name that it knows."""
+    if timm.is_model(architecture):
+        return None
+    near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+    nearest = f"; the closest names are {', '.join(near)}" if near else ""
+    return f"encoder.architecture={architecture}: timm has no such architecture{nearest}"

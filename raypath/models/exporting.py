@@ -136,7 +136,7 @@ def pooling(trunk: nn.Module) -> str:
 
 def _card(encoder: Encoder, exported_copy: str, license_name: str, sections: Sections, hashes: dict[str, str]) -> str:
     settings, (mpp, mpp_max) = encoder.settings, (encoder.settings.mpp, encoder.settings.mpp_max)
-    scale = "not known" if mpp is None else f"{mpp:g}" if mpp_max in (None, mpp) else f"{mpp:g} to {mpp_max:g}"
+    scale = "not known" if mpp is None else f"{mpp:.3g}" if mpp_max in (None, mpp) else f"{mpp:.3g} to {mpp_max:.3g}"
     tables = {
         "Encoder": {
             "architecture": f"{settings.architecture} (timm), options {json.dumps(timm_options(encoder), sort_keys=True)}",
@@ -147,7 +147,9 @@ def _card(encoder: Encoder, exported_copy: str, license_name: str, sections: Sec
         },
         "Input": {
             "tiles": f"RGB, {settings.input_px} x {settings.input_px} px",
-            "um per px": scale,
+            "um per px": scale
+            if mpp is None
+            else f"{scale} at the input; where it was trained on random crops, theirs",
             "normalisation": "(RGB / 255 - mean) / std",
             "mean": _plain(settings.mean),
             "std": _plain(settings.std),

@@ -22,7 +22,7 @@ from torch import Tensor
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.models.coverage import Coverage, some
-from raypath.models.encoder import Encoder, EncoderSettings, build_encoder, check_architecture
+from raypath.models.encoder import Encoder, EncoderSettings, build_encoder, check_architecture, no_such_architecture
 from raypath.models.layouts import ALWAYS_IGNORED, LAYOUTS, Layout, MeanStd
 from raypath.models.weight_files import WeightFile, read_weight_file
 
@@ -78,6 +78,9 @@ def with_normalisation(encoder: Encoder, mean: tuple[float, ...], std: tuple[flo
 
 def published_normalisation(architecture: str) -> tuple[MeanStd, int]:
     """(mean, std) in 0..1 and the input size in px of the weights that timm publishes first for an architecture."""
+    unknown = no_such_architecture(architecture)
+    if unknown:
+        raise BadInput(unknown)
     published = get_pretrained_cfg(architecture)
     if published is None:
         raise BadInput(f"{architecture}: timm publishes no weights of it; give mean, std and input_px")

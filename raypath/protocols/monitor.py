@@ -50,9 +50,7 @@ class KnnMonitor:
 
         A split that has to be made is the same for every run, so that their curves can be compared.
         """
-        found = load_images(
-            settings.path, seed=0, drop_classes=settings.drop_classes, ignore_split=settings.ignore_split
-        )
+        found = _load(settings)
         train, val = (Samples.of(found.rows(split), found.classes, extent_px) for split in ("train", "val"))
         declared = {"name": found.name, "data_hash": found.data_hash, "path": settings.path}
         declared["files"] = sorted(set(_short_hashes(found.table)))
@@ -69,6 +67,22 @@ class KnnMonitor:
 def open_monitor(settings: MonitorSettings, extent_px: int) -> KnnMonitor | None:
     """The monitor that the settings name; None if they name none."""
     return KnnMonitor.open(settings, extent_px) if settings.path else None
+
+
+def check_monitor(settings: MonitorSettings) -> None:
+    """Raise BadInput, naming the setting, for a set that cannot be watched; nothing is asked of settings that name none.
+
+    Reads the list of the set and every byte of its files, for its hash, but decodes no pixel.
+    """
+    try:
+        if settings.path:
+            _load(settings)
+    except BadInput as error:
+        raise BadInput(f"monitor.path={settings.path}: {error}") from None
+
+
+def _load(settings: MonitorSettings) -> Benchmark:
+    return load_images(settings.path, seed=0, drop_classes=settings.drop_classes, ignore_split=settings.ignore_split)
 
 
 def check_not_monitored(declared: Mapping[str, Any], benchmark: Benchmark) -> None:

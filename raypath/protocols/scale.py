@@ -1,7 +1,8 @@
 """At which scale an encoder is fed: which part of a sample, at how many px, and what a px is then.
 
 One decision: it is said, not guessed. A benchmark has um per px or "unknown", an encoder's card the range it was trained on, and
-the um per px that reaches the encoder is logged with every result; beyond 1.25 times that range the result is flagged.
+the um per px that reaches the encoder is logged with every result; beyond 1.25 times that range the result is flagged. The range is
+that of the views of its training, so a crop that was enlarged counts as what the encoder saw.
 
     resize      the whole sample at the encoder's extent, whatever a px becomes
     native      px as they are: the middle of the sample at the encoder's extent
@@ -65,7 +66,7 @@ class Feeding:
         told = ""
         if self.trained_mpp is not None:
             low, high = self.trained_mpp
-            told = f", trained at {low:g}" + (f" to {high:g}" if high != low else "")
+            told = f", trained at {low:.3g}" + (f" to {high:.3g}" if high != low else "")
         flag = f": {self.mismatch:.2f} times off" if self.is_mismatched else ""
         return f"{part} at {self.frame.extent_px} px ({scale}{told}{flag})"
 

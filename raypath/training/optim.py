@@ -85,7 +85,7 @@ def lr_at(step: int, num_steps: int, peak: float, settings: OptimSettings) -> fl
     start for t < cold; start + (t - cold) / warmup (peak - start); then peak (1 + cos(pi done)) / 2 + floor.
     """
     start, begun = settings.start_lr, step - settings.cold_steps
-    warmup_steps = max(settings.warmup_steps, round(settings.warmup_share * num_steps))
+    warmup_steps = _warmup_steps(num_steps, settings)
     if begun < 0:
         return start
     if begun < warmup_steps:
@@ -95,6 +95,23 @@ def lr_at(step: int, num_steps: int, peak: float, settings: OptimSettings) -> fl
         return peak
     done = (begun - warmup_steps) / max(1, num_steps - settings.cold_steps - warmup_steps)
     return cosine(peak, peak * settings.final_lr_share, done) + settings.floor_lr
+
+
+def warmup_note(num_steps: int, peak: float, settings: OptimSettings) -> str | None:
+    """What to say of a run that is over before its warm-up is; None for one that has its time at the peak."""
+    warmup_steps, highest = _warmup_steps(num_steps, settings), lr_at(num_steps - 1, num_steps, peak, settings)
+    if settings.cold_steps + warmup_steps < num_steps or settings.start_lr == peak:  # flat: there is nothing to reach
+        return None
+    cold = f" after {settings.cold_steps} cold ones" if settings.cold_steps else ""
+    reached = "never reaches" if highest < peak else "only at the last step reaches"
+    return (
+        f"{warmup_steps} steps of warm-up{cold}, but loop.num_steps={num_steps}: the rate {reached} optim.lr ({highest:.3g} of"
+        f" {peak:.3g}): set optim.warmup_steps"
+    )
+
+
+def _warmup_steps(num_steps: int, settings: OptimSettings) -> int:
+    return max(settings.warmup_steps, round(settings.warmup_share * num_steps))
 
 
 def weight_decay_at(progress: float, settings: OptimSettings) -> float:

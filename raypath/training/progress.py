@@ -1,4 +1,5 @@
-"""What a person sees while a run trains: a line with step, loss, speed, waiting and the time left.
+"""What a person sees while a run trains: a line with step, loss, speed, waiting and the time left, and one for every look of the
+monitor and at val rows.
 
 One decision: the line is made from the run's own `metrics.jsonl`, by the driver, so it shows the same in a terminal and in the log
 of a job, and costs the workers nothing.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from raypath.run_folder import RunFolder
 from raypath.training.alarms import ALARMS
+from raypath.training.checkpoint import newest_valid, read_step
 from raypath.training.failures import read_failures
 
 _SHOWN = {"loss", "step_s", "waiting_share", "tiles_per_s"}
@@ -27,9 +29,7 @@ class ProgressLines:
         self._offset = self.metrics.stat().st_size if self.metrics.exists() else 0
         self._num_failures = len(read_failures(run))
         self._num_alarms = len(run.read_lines(ALARMS))
-        self._logged = last_step(
-            self.metrics
-        )  # steps up to this one have their line; done again they get no second one
+        self._again = steps_to_repeat(run)  # steps up to this one have their line; done again they get no second one
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
 
@@ -50,7 +50,7 @@ class ProgressLines:
     def _show_new(self) -> None:
         for failure in read_failures(self.run)[self._num_failures :]:
             self._num_failures += 1
-            self._logged = last_step(self.metrics)
+            self._again = steps_to_repeat(self.run)
             reasons = "; ".join(sorted(set(failure["reasons"].values())))
             self.show(
                 f"lost rank {', '.join(map(str, failure['ranks']))}: {reasons}; starting again from the last checkpoint"
@@ -63,18 +63,20 @@ class ProgressLines:
         if not lines:
             self._show_waiting()
             return
-        self._last_s, self._logged = time.monotonic(), 0
+        self._last_s, self._again = time.monotonic(), 0
         if self._first_step is None:
             self._first_step = lines[0]["step"]
+        for line in filter(None, map(look_line, lines)):
+            self.show(line)
         self.show(progress_line(lines, self.num_steps))
 
     def _show_waiting(self) -> None:
         """Say that nothing happens: while workers start, and when a step is long overdue."""
         now = time.monotonic()
-        again = f", then the steps up to {self._logged} that no checkpoint holds, again" if self._logged else ""
+        again = f", then the steps up to {self._again} that no checkpoint holds, again" if self._again else ""
         if self._first_step is None:
             self.show(f"starting workers{again} ({now - self._started_s:.0f} s)")
-        elif self._logged or now - self._last_s > _OVERDUE_S:
+        elif self._again or now - self._last_s > _OVERDUE_S:
             self.show(f"no new step for {now - self._last_s:.0f} s: waiting for workers or data{again}")
 
     def _new_lines(self) -> list[dict]:
@@ -86,6 +88,12 @@ class ProgressLines:
         whole = text[: text.rfind("\n") + 1]
         self._offset += len(whole.encode())
         return [line for line in map(_parse, whole.splitlines()) if line]
+
+
+def steps_to_repeat(run: RunFolder) -> int:
+    """The last step that was done and that the newest valid checkpoint does not hold; 0 if it holds all of them."""
+    checkpoint, done = newest_valid(run.checkpoints), last_step(run.metrics)
+    return done if done > (read_step(checkpoint) if checkpoint else 0) else 0
 
 
 def last_step(metrics: Path) -> int:
@@ -106,6 +114,16 @@ def _parse(line: str) -> dict | None:
         return values | {"metrics": metrics} if metrics.keys() >= _SHOWN else None
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # damaged by a crash: progress is no reason to end a run
+
+
+def look_line(line: dict) -> str | None:
+    """What the monitor and the val rows said at a step, a line of metrics.jsonl; None if nobody looked."""
+    values, said = line["metrics"], []
+    if "monitor/knn" in values:
+        said.append(f"monitor/knn {values['monitor/knn']:.3f} (monitor/colour {values['monitor/colour']:.3f})")
+    if "val/mean" in values:
+        said.append(f"val/mean {values['val/mean']:.3f}")
+    return f"step {line['step']}: {', '.join(said)}" if said else None
 
 
 def progress_line(lines: list[dict], num_steps: int) -> str:

@@ -5,6 +5,7 @@ task, slide, patient, place) is looked up here by those numbers, so that it trav
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,7 @@ from raypath.data.plan import Plan
 from raypath.data.pool import Pool, load_pool, open_pool
 from raypath.data.reading import WindowReader
 from raypath.data.task_plan import TaskPlan
+from raypath.data.views import mpp_of_views
 from raypath.errors import BadInput
 from raypath.models import Encoder
 from raypath.objectives import build_objective
@@ -34,8 +36,8 @@ class TileSource:
 
     @property
     def mpp_range(self) -> tuple[float | None, float | None]:
-        """The finest and the coarsest um per px."""
-        return self.rows.mpp_range
+        """The finest and the coarsest um per px that an encoder sees: of the global views of the tiles."""
+        return mpp_of_views(self.config.views, *self.rows.mpp_range, self.rows.extent_px)
 
     @cached_property
     def plan(self) -> Plan:
@@ -156,12 +158,7 @@ def data_hash(source: Source) -> str:
 def check_config(config: PretrainConfig, source: Source) -> None:
     """Raise BadInput, before anything is started, for a config that does not go with its data."""
     _check_labels(config, source)
-    given, found = (config.encoder.mpp, config.encoder.mpp_max), source.mpp_range
-    if any(one is not None and other is not None and abs(one / other - 1) > 1e-6 for one, other in zip(given, found)):
-        raise BadInput(
-            f"encoder.mpp={given[0]}, encoder.mpp_max={given[1]}, but the tiles of {source.rows.folder} have {found[0]:g} to"
-            f" {found[1]:g} um per px: leave both out (they are taken from the index) or use an index made at that mpp"
-        )
+    _check_mpp(config, source)
     source.plan.check_world(config.workers.num_workers, config.loop.global_batch)
     objective = _without_memory(config, source)
     if config.validate_every:
@@ -170,6 +167,24 @@ def check_config(config: PretrainConfig, source: Source) -> None:
                 f"validate_every={config.validate_every}: only supervised and multitask on a pool have val rows"
             )
         load_pool(config.pool, ("val",))
+
+
+def _check_mpp(config: PretrainConfig, source: Source) -> None:
+    """Who says the um per px says that of the tiles or that of the views; the card has the latter in either case."""
+    given = config.encoder.mpp, config.encoder.mpp_max
+    if isinstance(source, ImageSource) or given == (None, None):
+        return
+    tiles, views = source.rows.mpp_range, source.mpp_range
+    if not (_agree(given, tiles) or _agree(given, views)):
+        raise BadInput(
+            f"encoder.mpp={given[0]}, encoder.mpp_max={given[1]}, but the tiles of {source.rows.folder} have {tiles[0]:g} to"
+            f" {tiles[1]:g} um per px (their views {views[0]:.3g} to {views[1]:.3g}): leave both out (they are taken from the"
+            " index) or use an index made at that mpp"
+        )
+
+
+def _agree(given: tuple[float | None, ...], found: tuple[float, ...]) -> bool:
+    return all(one is None or math.isclose(one, other, rel_tol=1e-6) for one, other in zip(given, found))
 
 
 def _without_memory(config: PretrainConfig, source: Source) -> nn.Module:

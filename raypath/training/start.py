@@ -105,7 +105,9 @@ def start_file(config: PretrainConfig) -> Path:
             raise BadInput(f"init={path}: no valid checkpoint in this run; has its pretraining written one yet?")
         return checkpoint / ENCODER
     if not path.is_file():
-        raise BadInput(f"init={config.init}: expected random, imagenet, runs/ID, or a file of weights")
+        raise BadInput(
+            f"init={config.init}: there is no such folder or file; expected random, imagenet, runs/ID, or a file of weights"
+        )
     return path
 
 

@@ -45,18 +45,19 @@ def test_the_sheet_shows_query_and_neighbours_in_their_places():
     images = np.broadcast_to(colours[:, None, None], (5, 16, 16, 3))
     features = np.array([[1, 0], [1, 0.1], [1, 0.2], [1, 0.3], [1, 0.4]])  # nearer in order
     slides = ["one", "two", "one", "two", "two"]
-    sheet = np.asarray(neighbour_sheet(images, features, slides, num_queries=1, num_neighbours=2, title="a title"))
-    query = spread_over_slides(slides, 1)[0]
-    others, own = nearest(features, slides, [query], 2)
+    sheet = np.asarray(neighbour_sheet(images, features, slides, num_queries=2, num_neighbours=2, title="a title"))
+    queries = spread_over_slides(slides, 2)
+    others, own = nearest(features, slides, queries, 2)
     tile, gap, top = sheets._TILE_PX, sheets._GAP_PX, sheets._TITLE_PX + sheets._HEADS_PX + sheets._TILE_PX // 2
     lefts = [sheets._MARGIN_PX, sheets._MARGIN_PX + tile + sheets._BLOCK_GAP_PX]
     lefts.append(lefts[1] + 2 * tile + gap + sheets._BLOCK_GAP_PX)
-    assert (sheet[top, lefts[0] + tile // 2] == colours[query]).all()
-    for left, found in zip(lefts[1:], (others[0], own[0])):
-        for place in range(2):
-            pixel = sheet[top, left + place * (tile + gap) + tile // 2]
-            expected = colours[found[place][0]] if place < len(found) else [255, 255, 255]
-            assert (pixel == expected).all()
+    for row, query in enumerate(queries):
+        line = sheet[top + row * (tile + sheets._CAPTION_PX)]
+        assert (line[lefts[0] + tile // 2] == colours[query]).all()
+        for left, found in zip(lefts[1:], (others[row], own[row])):
+            for place in range(2):
+                expected = colours[found[place][0]] if place < len(found) else [255, 255, 255]
+                assert (line[left + place * (tile + gap) + tile // 2] == expected).all()
     assert len(own[0]) == 1  # slide "one" has one other tile: the second place is empty
 
 
@@ -64,8 +65,39 @@ def test_one_slide_zeros_and_long_names_make_a_sheet():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     sheet = neighbour_sheet(images, np.zeros((3, 4), np.float32), ["a very long name " * 9] * 3, num_neighbours=3)
     wider = neighbour_sheet(images, np.zeros((3, 4), np.float32), ["a"] * 3, num_neighbours=4)
-    assert wider.width - sheet.width == 2 * (sheets._TILE_PX + sheets._GAP_PX)
-    assert sheet.height - wider.height == 0
+    assert wider.size == sheet.size  # two others each: no further column
+
+
+def heads_of(monkeypatch, slides, num=4, **words):
+    """(what is said above the columns, the width of each column) of a sheet of one-coloured images."""
+    drawn = []
+    monkeypatch.setattr(sheets, "_draw_heads", lambda sheet, title, about, heads: drawn.append((about, heads)))
+    features = np.random.default_rng(0).normal(size=(len(slides), 3))
+    neighbour_sheet(np.zeros((len(slides), 8, 8, 3), np.uint8), features, slides, num_neighbours=num, **words)
+    about, heads = drawn[0]
+    step = sheets._TILE_PX + sheets._GAP_PX
+    return about, {head: (width + sheets._GAP_PX) / step for head, (_, width) in heads.items()}
+
+
+def test_columns_that_would_be_empty_are_left_out_with_a_sentence(monkeypatch):
+    both = {"Query": 1, "Nearest from other slides": 3, "Nearest from the same slide": 2}
+    assert heads_of(monkeypatch, list("aaabbb")) == ("6 tiles of 2 slides", both)
+    about, heads = heads_of(monkeypatch, list("aaaaaaa"))
+    assert (about, heads) == (
+        "7 tiles of 1 slide; no other slide to look in",
+        {"Query": 1, "Nearest from the same slide": 4},
+    )
+    about, heads = heads_of(monkeypatch, list("abc"))
+    assert (about, heads) == (
+        "3 tiles of 3 slides; one tile of each slide",
+        {"Query": 1, "Nearest from other slides": 2},
+    )
+
+
+def test_a_pool_has_sets_and_images(monkeypatch):
+    about, heads = heads_of(monkeypatch, list("aabb"), one="image", group="set")
+    assert about == "4 images of 2 sets"
+    assert list(heads) == ["Query", "Nearest from other sets", "Nearest from the same set"]
 
 
 def test_numbers_that_do_not_fit_are_refused():

@@ -65,9 +65,20 @@ def test_global_batches_are_equal_for_every_number_of_workers(num_workers):
 
 
 def test_a_number_of_workers_that_does_not_divide_is_refused_with_the_valid_ones():
-    with pytest.raises(BadInput, match="valid: 1, 2, 4, 8") as caught:
+    with pytest.raises(BadInput, match="loop.global_batch=64: set workers.num_workers to 1, 2, 4 or 8") as caught:
         Plan([100], PlanSettings(), seed=0).check_world(5, 64)
     assert caught.value.exit_code == 2
+
+
+def test_a_batch_that_the_workers_do_not_divide_is_refused_with_the_next_ones():
+    said = "must divide the plan's 24 shards and loop.global_batch=63: set workers.num_workers to 1 or 3, or loop.global_batch to"
+    with pytest.raises(BadInput, match=f"workers.num_workers=2 {said} 62 or 64$") as caught:
+        Plan([100], PlanSettings(), seed=0).check_world(2, 63)
+    for batch in (62, 64):
+        assert str(batch) in str(caught.value)
+        Plan([100], PlanSettings(), seed=0).check_world(2, batch)
+    with pytest.raises(BadInput, match="loop.global_batch to 6$"):  # below is none
+        Plan([100], PlanSettings(), seed=0).check_world(6, 4)
 
 
 @pytest.mark.parametrize("group", [0, 30])

@@ -126,6 +126,11 @@ def test_a_wrong_cell_is_named_by_the_column_of_the_manifest(glands):
     assert "line 4, column grade: '': expected a class name" in str(caught.value)
     with pytest.raises(BadInput, match="no column dagre among image, grade"):
         load_pool(f"{glands}?label=dagre", ("train",))
+    (glands / "manifest.csv").write_text("image,mask of ids,grade,stain,patient,split\n" + "a,b,c,d,e,f\n")
+    with pytest.raises(
+        BadInput, match=r"no column label among image, .*; call .*in a pool: \?label=grade or \?label=stain$"
+    ):
+        load_pool(str(glands), ("train",))
 
 
 def test_class_folders_are_a_set_without_a_column_of_labels(blood, tmp_path):

@@ -135,7 +135,7 @@ def test_global_batches_are_equal_for_every_number_of_workers(kind, num_workers)
 
 
 def test_a_number_of_workers_that_does_not_divide_is_refused_with_the_valid_ones():
-    with pytest.raises(BadInput, match="valid: 1, 2, 4, 8"):
+    with pytest.raises(BadInput, match="workers.num_workers to 1, 2, 4 or 8"):
         TaskPlan([100], IID, seed=0).check_world(5, 64)
 
 

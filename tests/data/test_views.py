@@ -10,7 +10,7 @@ import pytest
 
 from raypath.config import from_dict, override, to_dict
 from raypath.data.stain import jitter_stain, stain_matrices
-from raypath.data.views import Views, ViewSettings
+from raypath.data.views import Views, ViewSettings, mpp_of_views
 from raypath.errors import BadInput
 
 ALL = ViewSettings(extent_px=32, min_scale=0.3)
@@ -282,3 +282,23 @@ def test_settings_survive_json_and_are_set_by_key():
 def test_a_wrong_value_is_named(wrong, line):
     with pytest.raises(ValueError, match=re.escape(line)):
         ViewSettings(**wrong)
+
+
+def test_the_scale_of_views_counts_their_crops():
+    settings = ViewSettings(extent_px=64, min_scale=0.4, jitter_p=0.0, gray_p=0.0, blur_p=0.0)
+    assert mpp_of_views(settings, 0.5, 0.5, 96) == pytest.approx((0.474, 0.75), abs=5e-4)
+    assert mpp_of_views(settings, 0.5, 1.0, 96) == pytest.approx((0.474, 1.5), abs=5e-4)
+    assert mpp_of_views(replace(settings, min_scale=1.0), 0.5, 0.5, 64) == (0.5, 0.5)
+
+    # what the views show: on a tile whose levels count its px, how many of them one px of a view steps over
+    ramp = np.broadcast_to(2 * np.arange(96, dtype=np.uint8), (96, 96))
+    tile = np.stack([ramp, ramp.T, ramp], axis=-1)
+    views = Views(settings, 0)(np.broadcast_to(tile, (300, *tile.shape)), np.arange(300)).astype(
+        float
+    )  # [N, V, H, W, 3]
+    across = np.abs(views[:, :, 32, 56, 0] - views[:, :, 32, 8, 0]) / 48 / 2
+    down = np.abs(views[:, :, 56, 32, 1] - views[:, :, 8, 32, 1]) / 48 / 2
+    seen = 0.5 * np.sqrt(across * down)
+    finest, coarsest = mpp_of_views(settings, 0.5, 0.5, 96)
+    assert finest * 0.97 < seen.min() < finest * 1.06
+    assert coarsest * 0.94 < seen.max() < coarsest * 1.03

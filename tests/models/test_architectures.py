@@ -102,5 +102,22 @@ def test_inception_needs_75_px():
 
 
 def test_an_architecture_that_timm_lacks_is_answered_with_near_ones():
-    with pytest.raises(BadInput, match=r"encoder.architecture='densenet12'.*densenet121"):
+    with pytest.raises(BadInput, match=r"encoder.architecture=densenet12: timm has no such .*densenet121"):
         check_architecture(EncoderSettings(architecture="densenet12"))
+
+
+def test_options_of_another_architecture_are_named_with_the_remedy():
+    options = {"embed_dim": 128, "depth": 6}
+    settings = EncoderSettings(architecture="resnet18", options=options)
+    said = r'encoder.options=\{"embed_dim": 128, "depth": 6\} are of the recipe.s architecture.*set .encoder.options=\{\}.$'
+    with pytest.raises(BadInput, match=said):
+        check_architecture(settings)
+    with pytest.raises(BadInput, match="encoder.architecture=resnet18: this objective needs a plain ViT"):
+        check_architecture(settings, needs_tokens=True)
+    with pytest.raises(
+        BadInput, match="encoder.options=.*of the recipe's architecture"
+    ):  # a ViT, with options of a ResNet
+        check_architecture(
+            EncoderSettings(architecture="vit_tiny_patch16_224", options={"channels": [8]}), needs_tokens=True
+        )
+    check_architecture(EncoderSettings(architecture="resnet18"))

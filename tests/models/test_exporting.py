@@ -146,7 +146,7 @@ def test_the_card_says_what_it_is(tmp_path):
         "| exported copy | momentum |",
         "| licence | CC-BY-4.0 |",
         "| features | 32 per tile, pooling: avg |",
-        "| um per px | 0.25 to 0.5 |",
+        "| um per px | 0.25 to 0.5 at the input; where it was trained on random crops, theirs |",
         "| normalisation | (RGB / 255 - mean) / std |",
         "| mean | 0.7, 0.5, 0.6 |",
         "| tiles | RGB, 32 x 32 px |",
@@ -403,6 +403,10 @@ def test_an_export_comes_back_with_its_own_normalisation(tmp_path):
         (("--layout", "mocco"), "layout='mocco': expected auto or one of"),
         (("--copy", "student"), "nothing there has that layout, copy or prefix"),
         ((), "does not cover resnet18"),
+        (
+            ("--architecture", "tf_efficientnet_lit0"),
+            "timm has no such architecture; the closest names are tf_efficientnet_lite0",
+        ),
     ],
 )
 def test_an_import_that_cannot_be_is_one_line_and_leaves_nothing(arguments, said, tmp_path):

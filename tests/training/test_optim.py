@@ -17,6 +17,7 @@ from raypath.training.optim import (
     peak_lr,
     set_lr,
     set_weight_decay,
+    warmup_note,
     weight_decay_at,
 )
 
@@ -187,3 +188,25 @@ def test_a_cold_phase_needs_a_rate():
         OptimSettings(cold_steps=3)
     with pytest.raises(ValueError, match=r"layer_decay=0\.0"):
         OptimSettings(layer_decay=0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_steps", "said"),
+    [
+        (OptimSettings(lr=1e-3, warmup_steps=100), 60, "100 steps of warm-up, but loop.num_steps=60: the rate never reaches"),
+        (OptimSettings(lr=1e-3, warmup_steps=60), 60, "the rate only at the last step reaches optim.lr (0.001 of 0.001)"),
+        (OptimSettings(lr=1e-3, warmup_steps=60, start_lr=1e-5), 60, "never reaches optim.lr (0.000983 of 0.001)"),
+        (OptimSettings(lr=1e-3, cold_steps=30, start_lr=1e-5, warmup_steps=40), 60, "40 steps of warm-up after 30 cold ones"),
+        (OptimSettings(lr=1e-3, warmup_share=1.0), 60, "60 steps of warm-up"),
+        (OptimSettings(lr=1e-3, warmup_steps=59), 60, None),
+        (OptimSettings(lr=1e-3), 1, None),
+        (OptimSettings(lr=1e-3, start_lr=1e-3, warmup_share=1.0), 60, None),  # flat from the first step on
+    ],
+)  # fmt: skip
+def test_a_warm_up_that_outlasts_the_run_is_said(settings, num_steps, said):
+    note = warmup_note(num_steps, 1e-3, settings)
+    assert (note is None) == (said is None)
+    assert said is None or said in note
+    rates = [lr_at(step, num_steps, 1e-3, settings) for step in range(num_steps)]
+    if note and "never" in note:
+        assert max(rates) < 1e-3

@@ -4,11 +4,15 @@ import time
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from raypath.metric_spool import MetricSpool
+from raypath.models import EncoderSettings, build_encoder
 from raypath.run_folder import RunFolder
+from raypath.training.checkpoint import save_checkpoint
 from raypath.training.failures import FAILURES, FailureLog, read_failures
-from raypath.training.progress import ProgressLines, progress_line
+from raypath.training.loop import TrainState
+from raypath.training.progress import ProgressLines, progress_line, steps_to_repeat
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,42 @@ def test_the_numbers_of_a_line_are_means_over_its_time():
     slow = {"step": 2, "metrics": {"loss": 2.0, "step_s": 3.0, "waiting_share": 0.8, "tiles_per_s": 20.0}}
     # 100 + 60 tiles in 4 s; 2.4 s of them waiting; 60 more steps of 2 s
     assert progress_line([quick, slow], 62) == "step 2/62  loss 2.000  40 tiles/s  waiting for data 60%  2:00 left"
+
+
+def test_looks_of_the_monitor_and_at_val_rows_are_lines_of_their_own(run):
+    shown = Shown()
+    with ProgressLines(run, 9, shown, every_s=60), MetricSpool(run.metrics) as spool:
+        spool.append(metrics() | {"monitor/knn": 0.7126, "monitor/colour": 0.775}, 1)
+        spool.append(metrics(), 2)
+        spool.append(metrics() | {"monitor/knn": 0.8, "monitor/colour": 0.775, "val/a": 0.5, "val/mean": 0.625}, 3)
+    assert [line for line in shown if "loss" not in line] == [
+        "step 1: monitor/knn 0.713 (monitor/colour 0.775)",
+        "step 3: monitor/knn 0.800 (monitor/colour 0.775), val/mean 0.625",
+    ]
+    assert shown[-1].startswith("step 3/9  loss")
+
+
+def checkpoint_of(run, step):
+    """A checkpoint as training writes it, of a small network."""
+    objective = torch.nn.Module()
+    objective.encoder = build_encoder(
+        EncoderSettings(architecture="resnet10t", options={"channels": [8, 8, 8, 8]}), seed=0
+    )
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    return save_checkpoint(run.checkpoints, TrainState(objective, optimizer, step=step), {})
+
+
+def test_steps_that_a_checkpoint_holds_are_not_said_to_be_done_again(run):
+    with MetricSpool(run.metrics) as spool:
+        for step in (1, 2):
+            spool.append(metrics(), step)
+        checkpoint_of(run, 2)
+        assert steps_to_repeat(run) == 0
+        shown = Shown()
+        with ProgressLines(run, 9, shown, every_s=0.02):
+            shown.wait_for("starting workers")
+        assert not any("again" in line for line in shown)
+        spool.append(metrics(), 3)
+    assert steps_to_repeat(run) == 3
+    (checkpoint_of(run, 3) / "state.json").write_text("{}")  # a broken one holds nothing
+    assert steps_to_repeat(run) == 3

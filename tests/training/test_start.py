@@ -11,7 +11,7 @@ from raypath.models import EncoderSettings, build_encoder, grid_embedding, save_
 from raypath.objectives import MAESettings
 from raypath.run_folder import RunFolder
 from raypath.training.loop import LoopSettings
-from raypath.training.source import open_source
+from raypath.training.source import check_config, open_source
 from raypath.training.start import resolve_start, resolve_steps, start_encoder, start_hash
 
 OTHER = EncoderSettings(
@@ -35,7 +35,22 @@ def test_random_weights_need_nothing(config):
     source = open_source(config)
     encoder = start_encoder(config, source)
     assert weights_equal(encoder, build_encoder(config.encoder, seed=config.seed))
-    assert encoder.settings.mpp == source.mpp_range[0]
+    crops = config.views.min_scale, config.views.max_scale
+    assert crops == (0.2, 1.0)
+    tile, view = 0.5 * 64, 32  # um per px at which tiles of 64 px, and crops of them, fill views of 32 px
+    assert encoder.settings.mpp == pytest.approx(tile * 0.2**0.5 / view)
+    assert encoder.settings.mpp_max == pytest.approx(tile / view)
+
+
+def test_who_says_the_scale_says_that_of_the_tiles_or_of_the_views(config):
+    source = open_source(config)
+    for mpp, mpp_max in ((0.5, None), (0.5, 0.5), source.mpp_range, (None, 1.0), (None, None)):
+        said = replace(config, encoder=replace(config.encoder, mpp=mpp, mpp_max=mpp_max))
+        check_config(said, source)
+        assert start_encoder(said, source).settings.mpp == source.mpp_range[0]
+    for mpp, mpp_max in ((0.25, None), (0.5, 1.0), (None, 0.7)):
+        with pytest.raises(BadInput, match="have 0.5 to 0.5 um per px .their views 0.447 to 1.: leave both out"):
+            check_config(replace(config, encoder=replace(config.encoder, mpp=mpp, mpp_max=mpp_max)), source)
 
 
 def test_an_objective_with_fixed_positions_has_them_from_random_weights_only(config, tmp_path):
@@ -72,7 +87,7 @@ def test_another_architecture_is_refused_and_so_is_what_is_not_there(config, tmp
     save_encoder(build_encoder(OTHER, seed=7), path)
     with pytest.raises(BadInput, match=r"weights of resnet10t; set encoder\.architecture=resnet10t \(now resnet18\)"):
         resolve_start(replace(config, init=str(path), encoder=EncoderSettings(architecture="resnet18")))
-    with pytest.raises(BadInput, match="init=nowhere: expected random, imagenet, runs/ID, or a file"):
+    with pytest.raises(BadInput, match="init=nowhere: there is no such folder or file; expected random, imagenet"):
         resolve_start(replace(config, init="nowhere"))
     run = RunFolder.create(tmp_path, "empty", config)
     with pytest.raises(BadInput, match="no valid checkpoint in this run"):
