@@ -3,7 +3,7 @@
 One decision: the path is not part of a result's identity; what is in the files is, through the benchmark's data hash.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
@@ -35,6 +35,7 @@ from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
 from raypath.benchmarks.published.tupac import TUPACSettings
 from raypath.benchmarks.published.warwick_crc import WarwickCRCSettings
 from raypath.benchmarks.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.splits import SplitSettings
 from raypath.benchmarks.spots import SpotsSettings
 from raypath.config import setting
 from raypath.errors import BadInput
@@ -51,6 +52,7 @@ class ImagesSettings:
     """um per px of the images; null: nobody knows."""
     drop_classes: tuple[str, ...] = ()
     ignore_split: bool = False
+    split: SplitSettings = field(default_factory=SplitSettings)
 
     def load(self, seed: int) -> Benchmark:
         """Read the manifest or folder; raises BadInput for what is wrong with it."""
@@ -61,6 +63,7 @@ class ImagesSettings:
             seed=seed,
             drop_classes=self.drop_classes,
             ignore_split=self.ignore_split,
+            split=self.split,
         )
 
 
