@@ -18,7 +18,8 @@ from phantom_data import demo_slides, phantom_index
 from pretrain import pretrain_run
 from recipes import PRETRAINING
 from recipes.demo import demo_transfer
-from transfers import Scored, compare, difference_of, show_table, status_of, text_of
+from scoring import status_of, text_of
+from transfers import Scored, compare, difference_of, show_table
 
 from raypath.benchmarks import Benchmark, score
 from raypath.config import config_hash, override, to_dict

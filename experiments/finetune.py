@@ -15,34 +15,41 @@ A name in front takes a whole protocol, e.g. a paper's; --list prints them:
     python experiments/finetune.py mormont_svm encoder=runs/ID benchmark.path=DIR
 
 Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
-again: counted).
+again: counted). A small set (below 200 patients or 1,000 test images) is scored by nested folds then: the protocol is fitted in
+each of num_folds x num_repeats outer folds, and every sample is tested once in each repeat (evaluation=given for the test of the
+given split).
 """
 
+from dataclasses import replace
+
 import launch
+import numpy as np
+from copies import look_for_copies
 from launch import say
-from recipes.transfers import TRANSFERS
-from transfers import (
-    LEDGER,
+from nested import check_folds, outer_folds, place_of, score_folds, text_of_folds, write_folds
+from recipes.transfers import TRANSFERS, transfer_config
+from scoring import (
     device_here,
     features_root,
     open_and_score,
+    patient_scores_of,
     refuse_monitored,
     scores_of,
     status_of,
-    transfer_config,
     transfer_tags,
 )
 
-from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
-from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
+from raypath.benchmarks import Benchmark, Predictions
+from raypath.benchmarks.pixel_metrics import PixelPredictions
 from raypath.config import to_dict
 from raypath.errors import BadInput
 from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import encoder_id, short_name
 from raypath.protocols.segment import SegmentSettings
-from raypath.protocols.transfer import TransferConfig, check_protocol
+from raypath.protocols.transfer import TransferConfig, check_protocol, evaluated
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import segmentation_figure
+from raypath.study.statistics import score_interval
 
 NUM_PICTURES = 4
 
@@ -65,30 +72,31 @@ def main(arguments: list[str]) -> None:
 
 def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = False) -> None:
     """One transfer as one MLflow run; raises BadInput before anything is trained if the test is wanted and used up."""
-    who = encoder_id(config.encoder, seed=config.seed)  # is there such an encoder? before anything is made
-    benchmark = config.benchmark.load(config.seed)
+    encoder_id(config.encoder, seed=config.seed)  # is there such an encoder? before anything is made
+    benchmark, tags, folds = config.benchmark.load(config.seed), {}, []
     check_protocol(config, benchmark)
     refuse_monitored(config.encoder, benchmark)
-    if opens_test and not reopen:
-        check_unopened(benchmark, who, ledger=runs_root() / LEDGER)
+    config = decided(config, benchmark, opens_test=opens_test)
+    if opens_test:
+        looked = look_for_copies(config, benchmark)
+        benchmark, tags = looked.benchmark, looked.tags
+        folds = outer_folds(config, benchmark, looked.together) if config.evaluation == "nested" else []
+        if not reopen:
+            check_folds(config, folds or [benchmark], None, ledger=runs_root())
     launch.start_ray()
     run = RunFolder.create(runs_root(), f"{config.protocol.kind}-{benchmark.name}", config)
     benchmark.write_split(run.path)
+    write_folds(folds, run)
     tracker = launch.start_tracking()
     name = f"{short_name(config.encoder)} on {benchmark.name}, {config.protocol.kind}"
-    run_id = tracker.start_run(name, tags=transfer_tags(config, benchmark), params=to_dict(config))
-    say(f"{benchmark.name}: {benchmark.split_note}")
+    run_id = tracker.start_run(name, tags=transfer_tags(config, benchmark) | tags, params=to_dict(config))
+    say(f"{benchmark.name}: {folds[0].split_note if folds else benchmark.split_note}")
     status = "FAILED"
     try:
-        fitted = fit_with_progress(config, benchmark, tracker, run_id)
-        show(tracker, run_id, run, "val", fitted.val, benchmark.primary)
-        if fitted.looks:
-            picture(tracker, run_id, run, fitted, benchmark)
-        if opens_test:
-            predictions = open_and_score(
-                config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=runs_root(), reopen=reopen
-            )
-            show(tracker, run_id, run, "test", predictions, benchmark.primary)
+        if folds:
+            score_by_folds(config, benchmark, folds, tracker, run_id, run, reopen=reopen)
+        else:
+            score_as_given(config, benchmark, tracker, run_id, run, opens_test=opens_test, reopen=reopen)
         status = "FINISHED"
     except BaseException as error:
         status = status_of(error)
@@ -98,18 +106,94 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     say(f"run {run.path}")
 
 
-def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run_id: str) -> Fitted:
-    """The fitted protocol, with a line for everything that takes its time."""
+def decided(config: TransferConfig, benchmark: Benchmark, *, opens_test: bool) -> TransferConfig:
+    """The config with its evaluation decided; where no test is opened, there is only the val of the given split."""
+    wanted = evaluated(config, benchmark)
+    if opens_test or wanted.evaluation == "given":
+        return wanted
+    say(f"val of the given split; test=true scores {benchmark.name} by {wanted.num_folds} x {wanted.num_repeats} folds")
+    return evaluated(replace(config, evaluation="given"), benchmark)
+
+
+def score_as_given(
+    config: TransferConfig,
+    benchmark: Benchmark,
+    tracker,
+    run_id: str,
+    run: RunFolder,
+    *,
+    opens_test: bool,
+    reopen: bool,
+) -> None:
+    """Train on train, choose on val, and open the test of the given split if asked to."""
+    fitted = fit_with_progress(config, benchmark, tracker, run_id)
+    show(tracker, run_id, run, "val", fitted.val, config, benchmark.primary)
+    if fitted.looks:
+        picture(tracker, run_id, run, fitted, benchmark)
+    if opens_test:
+        ledger = runs_root()
+        test = open_and_score(config, benchmark, fitted.predict, reason=f"run {run.id}", ledger=ledger, reopen=reopen)
+        show(tracker, run_id, run, "test", test, config, benchmark.primary)
+
+
+def score_by_folds(
+    config: TransferConfig,
+    benchmark: Benchmark,
+    folds: list[Benchmark],
+    tracker,
+    run_id: str,
+    run: RunFolder,
+    *,
+    reopen: bool,
+) -> None:
+    """Fit and test in every outer fold; the predictions on all tests together are the result."""
+
+    def fit_fold(number: int, fold: Benchmark) -> Fitted:
+        return fit_with_progress(config, fold, tracker, run_id, number)
+
+    scores = score_folds(
+        config,
+        benchmark,
+        folds,
+        fit_fold,
+        run.path / "folds",
+        reason=f"run {run.id}",
+        ledger=runs_root(),
+        reopen=reopen,
+        log=lambda metrics, fold: tracker.log_metrics(run_id, metrics, fold),
+    )
+    metric, first = benchmark.primary, scores.pooled[0]
+    for number, predictions in enumerate(scores.pooled):
+        predictions.save(run.path / f"test.repeat-{number}.parquet")
+    interval = score_interval(first, metric)
+    by_patient = patient_scores_of("test", first, config)
+    of_all = {
+        f"val_{metric}": float(np.mean(scores.val_scores)),
+        f"test_{metric}_low": interval.low,
+        f"test_{metric}_high": interval.high,
+        f"test_{metric}_mean": float(np.mean(scores.repeats)),
+    }
+    tracker.log_metrics(run_id, scores_of("test", first) | by_patient | of_all)
+    tracker.set_tags(run_id, {"raypath.how": scores.how})
+    say(f"nested: {text_of_folds(scores, interval, metric)}\n{scores.how}")
+    tell_patients("test", by_patient, metric)
+
+
+def fit_with_progress(
+    config: TransferConfig, benchmark: Benchmark, tracker, run_id: str, fold: int | None = None
+) -> Fitted:
+    """The fitted protocol, with a line for everything that takes its time; `fold`: its number, where there are folds."""
     protocol = config.protocol
     unit, num = "epoch", getattr(protocol, "num_looks", 0)
     if isinstance(protocol, SegmentSettings):
         unit, num = "update", protocol.num_steps
     elif getattr(protocol, "num_steps", 0):
         unit = "look"
+    place, prefix = ("", "") if fold is None else (f"{place_of(config, fold)}: ", f"fold_{fold}/")
 
     def report(number: int, metrics: dict[str, float]) -> None:
-        tracker.log_metrics(run_id, metrics, number)
-        say(f"{unit} {number}/{num}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+        tracker.log_metrics(run_id, {f"{prefix}{name}": value for name, value in metrics.items()}, number)
+        say(f"{place}{unit} {number}/{num}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
 
     fitted = fit(
         config,
@@ -120,16 +204,37 @@ def fit_with_progress(config: TransferConfig, benchmark: Benchmark, tracker, run
         progress=launch.counter("samples embedded"),
     )
     tracker.set_tags(run_id, fitted.feeding.tags)
-    say(f"fed with {fitted.feeding}\n{fitted.how}")
+    if not fold:
+        say(f"fed with {fitted.feeding}")
+    if fold is None:
+        say(fitted.how)
     return fitted
 
 
-def show(tracker, run_id: str, run: RunFolder, split: str, predictions: Predictions | PixelPredictions, metric: str):
+def show(
+    tracker,
+    run_id: str,
+    run: RunFolder,
+    split: str,
+    predictions: Predictions | PixelPredictions,
+    config: TransferConfig,
+    metric: str,
+) -> None:
     """Print, save and log the scores of one split."""
-    scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
+    scores, by_patient = scores_of(split, predictions), patient_scores_of(split, predictions, config)
     predictions.save(run.path / f"{split}.parquet")
-    tracker.log_metrics(run_id, scores_of(split, predictions))
-    say(f"{split}: {metric} {scores[metric]:.3f}  ({len(predictions.sample)} samples)")
+    tracker.log_metrics(run_id, scores | by_patient)
+    say(f"{split}: {metric} {scores[f'{split}_{metric}']:.3f}  ({len(predictions.sample)} samples)")
+    tell_patients(split, by_patient, metric)
+
+
+def tell_patients(split: str, scores: dict[str, float], metric: str) -> None:
+    """A line for the scores of patients, where there are any."""
+    told = {f"{split}_patient_{metric}": f"{metric}, one answer per patient"}
+    told |= {name: name.removeprefix(f"{split}_").replace("_", " ") for name in scores if "recognition_rate" in name}
+    lines = [f"{text} {scores[name]:.3f}" for name, text in told.items() if name in scores]
+    if lines:
+        say(f"{split}: {', '.join(lines)}")
 
 
 def picture(tracker, run_id: str, run: RunFolder, fitted: Fitted, benchmark: Benchmark) -> None:

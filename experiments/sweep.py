@@ -1,19 +1,23 @@
-"""Tune the fine-tuning of encoders on a labelled set and compare them on its test.
+"""Compare encoders on a labelled set: fine-tuned with the same search for each, or frozen.
 
     python experiments/sweep.py encoder=runs/ID,random,colour benchmark.path=DIR [key=value ...]
     python experiments/sweep.py encoder=runs/ID benchmark.path=DIR sweep.search=grid 'sweep.space={"protocol.lr":[0.001,0.0003]}'
+    python experiments/sweep.py encoder=runs/ID,random,random_bn,colour,file benchmark.path=DIR protocol.kind=probe
     python experiments/sweep.py mormont_finetune encoder=runs/ID,random benchmark.path=DIR    a paper's grid; --list prints all
     python experiments/sweep.py resume=runs/ID
 
 The same trials for every encoder, selection on val; the test is opened once for each winner (reopen=true to do it again: counted).
+Frozen protocols (probe, knn, svm) have no trials; a small set is scored by nested folds then (evaluation=given|nested, num_folds,
+num_repeats), every sample tested once in each repeat. Fine-tuning is scored on the given split.
 """
 
 from dataclasses import replace
 
 import launch
 from launch import say
-from recipes.transfers import TRANSFERS
-from transfers import compare, expand_encoders, show_table, status_of, transfer_config
+from recipes.transfers import TRANSFERS, transfer_config
+from scoring import status_of
+from transfers import compare, expand_encoders, show_table
 
 from raypath.config import config_hash, to_dict
 from raypath.errors import BadInput

@@ -1,47 +1,47 @@
-"""Encoders compared on one benchmark: a sweep for each with the same budget, the test opened once for each winner.
+"""Encoders compared on one benchmark: tuned alike, the test opened once for each.
 
-One decision: nothing is compared that was not tuned alike: every encoder gets the same trials on the same samples, and the test is
-opened after all selection on val is over. `colour` has nothing to fine-tune and is probed.
+One decision: nothing is compared that was not tuned alike. Fine-tuning gets a sweep with the same trials on the same samples for
+each encoder, and the test of the given split is opened after all selection on val is over; `colour` has nothing to fine-tune and is
+probed. Frozen protocols have no trials: each encoder is fitted as it is, on the given split or, where that is small, in nested
+folds, the same for all.
 """
 
-import difflib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import launch
+import numpy as np
 import pyarrow as pa
-import torch
+from copies import look_for_copies
 from launch import console, say
-from recipes.transfers import TRANSFERS
+from nested import check_folds, outer_folds, score_folds, write_folds
 from rich.table import Table
-
-from raypath.benchmarks import Benchmark, Predictions, check_unopened, open_test, score
-from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
-from raypath.config import config_hash, override, to_dict
-from raypath.data.images import Frame
-from raypath.errors import BadInput, Preempted
-from raypath.protocols import FinetuneSettings, ProbeSettings, Samples, fit, open_encoder
-from raypath.protocols.encoders import (
-    IMAGENET,
-    RANDOM,
-    RANDOM_BN,
-    WITHOUT_WEIGHTS,
-    encoder_id,
-    input_px,
-    monitors_of,
-    short_name,
+from scoring import (
+    LEDGER,
+    device_here,
+    features_root,
+    open_and_score,
+    patient_scores_of,
+    refuse_monitored,
+    scores_of,
+    status_of,
+    text_of,
+    transfer_tags,
 )
-from raypath.protocols.monitor import check_not_monitored
-from raypath.protocols.transfer import TransferConfig, check_protocol, feeding, training_samples
-from raypath.run_folder import RunFolder, runs_root
+
+from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
+from raypath.config import to_dict
+from raypath.data.images import Frame
+from raypath.errors import BadInput
+from raypath.protocols import FinetuneSettings, Fitted, ProbeSettings, Samples, fit, open_encoder
+from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, encoder_id, input_px, short_name
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, feeding, training_samples
+from raypath.run_folder import RunFolder
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
 from raypath.sweep import TrialLog, Winner, check_sweep, num_trials, sweep, trial_name
 from raypath.tracking import Tracker
-
-LEDGER = "test_openings.jsonl"
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Entrant:
     config: TransferConfig
     benchmark: Benchmark
     study: str | None = None
+    found: dict[str, str] = field(default_factory=dict)
+    """Tags of what was found in the benchmark."""
 
     @property
     def stem(self) -> str:
@@ -66,28 +68,25 @@ class Entrant:
     @property
     def tags(self) -> dict[str, Any]:
         """The lineage tags of its runs."""
-        return transfer_tags(self.config, self.benchmark) | {"study": self.study}
+        return transfer_tags(self.config, self.benchmark) | self.found | {"study": self.study}
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One encoder's result: predictions of val and test, the test score with its interval, and how it was reached."""
+    """One encoder's result: what it says of test, the score with its interval, and how it was reached."""
 
     encoder: str
-    val: Predictions
+    val: Predictions | None
+    """None where every fold has a val of its own."""
     test: Predictions
+    """Of nested folds: every sample once, as the first repeat says."""
     interval: Interval
     how: str
     mlflow_run_id: str
-
-
-def transfer_config(arguments: list[str], *, default: str) -> TransferConfig:
-    """The protocol named in front (else `default`), with the settings after it."""
-    name, assignments = launch.split_arguments(arguments, default)
-    if name not in TRANSFERS:
-        near = ", ".join(difflib.get_close_matches(name, TRANSFERS, n=3, cutoff=0.3)) or ", ".join(TRANSFERS)
-        raise BadInput(f"{name}: there is no such protocol; did you mean {near}? --list prints them all")
-    return override(TRANSFERS[name](), assignments)
+    val_score: float
+    """The primary metric on val, the mean over folds where there are several."""
+    repeats: tuple[float, ...] = ()
+    """The primary metric in every repeat of nested folds."""
 
 
 def expand_encoders(text: str) -> list[str]:
@@ -128,27 +127,32 @@ def compare(
 ) -> list[Scored]:
     """Tune every encoder on train and val, then open the test once for each; `labels` are what people call them.
 
-    Raises BadInput before anything is trained if an encoder is given twice or its test is used up.
+    Frozen protocols may be scored by nested folds, each fold's test opened once for each encoder. Raises BadInput before anything
+    is trained if an encoder is given twice, its test is used up, or the set has near-duplicates across its split.
     """
-    check_sweep(config)
+    config = decided(config, benchmark)
     for source in sources:
         refuse_monitored(source, benchmark)
     entrants = entrants_of(config, sources, labels or [short_name(source) for source in sources], benchmark, study)
-    for entrant in entrants:
-        check_protocol(entrant.config, benchmark)
-    ids = [entrant.identity for entrant in entrants]
-    twice = next((source for source, own in zip(sources, ids) if ids.count(own) > 1), None)
-    if twice:
-        raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")
-    if not reopen:
-        for entrant in entrants:
-            if not kept_test(entrant, run).exists():
-                check_unopened(benchmark, entrant.identity, ledger=ledger / LEDGER, unless=winner_of(run))
+    check_entrants(entrants)
+    looked = look_for_copies(config, benchmark)
+    entrants = [replace(own, benchmark=looked.benchmark, found=looked.tags) for own in entrants]
+    folds = outer_folds(config, looked.benchmark, looked.together) if config.evaluation == "nested" else []
+    for own in () if reopen else entrants:
+        if folds:
+            check_folds(own.config, folds, run.path / own.stem, ledger=ledger, unless=winner_of(run))
+        elif not kept_test(own, run).exists():
+            check_unopened(benchmark, own.identity, ledger=ledger / LEDGER, unless=winner_of(run))
     benchmark.write_split(run.path)
-    say(f"{benchmark.name}: {benchmark.split_note}")
-    samples = SharedSamples(benchmark)
+    write_folds(folds, run)
+    say(f"{benchmark.name}: {folds[0].split_note if folds else benchmark.split_note}")
     results: list[Scored] = []
     try:
+        if folds:
+            for own in entrants:
+                results.append(score_nested(own, folds, run, tracker, parent=parent, ledger=ledger, reopen=reopen))
+            return results
+        samples = SharedSamples(looked.benchmark)
         tuned = [tune_one(own, samples.of(own), run, tracker, parent=parent, resume=resume) for own in entrants]
         for own, parts in zip(entrants, tuned):
             results.append(finish_one(own, run, tracker, *parts, ledger=ledger, reopen=reopen))
@@ -158,6 +162,35 @@ def compare(
             tracker.end_run(run_id, status_of(error))
         raise
     return results
+
+
+def decided(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
+    """The config with its evaluation decided: a sweep is scored on the given split, a frozen protocol as the config says.
+
+    Raises BadInput for a sweep that is none, and for one by nested folds.
+    """
+    if not isinstance(config.protocol, (FinetuneSettings, *OF_PIXELS)):
+        return evaluated(config, benchmark)
+    check_sweep(config)
+    remedy = (
+        f"a sweep in each of {config.num_folds} folds is {config.num_folds} times its trials. Compare frozen encoders by nested "
+        "folds with protocol.kind=probe (knn, svm), or fine-tune without trials: experiments/finetune.py test=true"
+    )
+    if config.evaluation == "nested":
+        raise BadInput(f"evaluation=nested with protocol.kind={config.protocol.kind}: {remedy}")
+    if config.evaluation == "auto" and evaluated(config, benchmark).evaluation == "nested":
+        say(f"{benchmark.name}: small, and scored on its given split alone; {remedy}")
+    return evaluated(replace(config, evaluation="given"), benchmark)
+
+
+def check_entrants(entrants: list[Entrant]) -> None:
+    """Raise BadInput for a protocol that is none for an encoder, and for the same weights twice."""
+    for entrant in entrants:
+        check_protocol(entrant.config, entrant.benchmark)
+    ids = [entrant.identity for entrant in entrants]
+    twice = next((own.config.encoder for own in entrants if ids.count(own.identity) > 1), None)
+    if twice:
+        raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")
 
 
 class SharedSamples:
@@ -178,17 +211,6 @@ class SharedSamples:
         return self.read[fed.frame]
 
 
-def refuse_monitored(source: str, benchmark: Benchmark) -> None:
-    """Raise BadInput if the benchmark is the set that was watched while the encoder was pretrained."""
-    for declared in monitors_of(source):
-        check_not_monitored(declared, benchmark)
-
-
-def status_of(error: BaseException) -> str:
-    """How MLflow calls a run that ended with `error`."""
-    return "KILLED" if isinstance(error, Preempted | KeyboardInterrupt | SystemExit) else "FAILED"
-
-
 def entrants_of(
     config: TransferConfig, sources: list[str], labels: list[str], benchmark: Benchmark, study: str | None
 ) -> list[Entrant]:
@@ -203,11 +225,10 @@ def entrants_of(
     return entrants
 
 
-def tune_one(entrant: Entrant, samples: tuple[Samples, Samples], run: RunFolder, tracker: Tracker, *, parent, resume):
-    """(predict, val predictions, how it was reached, MLflow run id) of one encoder; `samples` are train and val."""
+def begin_one(entrant: Entrant, run: RunFolder, tracker: Tracker, parent: str | None) -> str:
+    """The MLflow run of an encoder, the same one where a comparison is resumed."""
     config, benchmark = entrant.config, entrant.benchmark
-    folder = run.path / entrant.stem
-    folder.mkdir(exist_ok=True)
+    (run.path / entrant.stem).mkdir(exist_ok=True)
     known = run.read("mlflow_runs.json")
     run_id = tracker.start_run(
         f"{entrant.label} on {benchmark.name}",
@@ -219,13 +240,60 @@ def tune_one(entrant: Entrant, samples: tuple[Samples, Samples], run: RunFolder,
     run.write("mlflow_runs.json", known | {config.encoder: run_id})
     split = run.path / "split.csv"
     tracker.log_dataset(run_id, split, name=benchmark.name, digest=benchmark.data_hash, context="train")
-    if not isinstance(config.protocol, FinetuneSettings):
-        say(f"{entrant.label}: frozen, {config.protocol.kind}")
-        progress = launch.counter("samples embedded")
-        fitted = fit(config, benchmark, features_root=features_root(), device=device_here(), progress=progress)
+    return run_id
+
+
+def tune_one(entrant: Entrant, samples: tuple[Samples, Samples], run: RunFolder, tracker: Tracker, *, parent, resume):
+    """(predict, val predictions, how it was reached, MLflow run id) of one encoder; `samples` are train and val."""
+    run_id = begin_one(entrant, run, tracker, parent)
+    if not isinstance(entrant.config.protocol, FinetuneSettings):
+        say(f"{entrant.label}: frozen, {entrant.config.protocol.kind}")
+        fitted = fit_frozen_one(entrant.config, entrant.benchmark)
         tracker.set_tags(run_id, fitted.feeding.tags)
         return fitted.predict, fitted.val, fitted.how, run_id
-    return tune_trials(entrant, *samples, folder, tracker, run_id, resume=resume)
+    return tune_trials(entrant, *samples, run.path / entrant.stem, tracker, run_id, resume=resume)
+
+
+def fit_frozen_one(config: TransferConfig, benchmark: Benchmark) -> Fitted:
+    """A frozen protocol, fitted on train and val of a benchmark or of one of its folds."""
+    progress = launch.counter("samples embedded")
+    return fit(config, benchmark, features_root=features_root(), device=device_here(), progress=progress)
+
+
+def score_nested(
+    entrant: Entrant, folds: list[Benchmark], run: RunFolder, tracker: Tracker, *, parent, ledger: Path, reopen: bool
+) -> Scored:
+    """A frozen encoder fitted and tested in every fold; what this run has opened is not opened again."""
+    config, benchmark = entrant.config, entrant.benchmark
+    run_id = begin_one(entrant, run, tracker, parent)
+    say(f"{entrant.label}: frozen, {config.protocol.kind}, {len(folds)} outer folds")
+
+    def fit_fold(number: int, fold: Benchmark) -> Fitted:
+        fitted = fit_frozen_one(config, fold)
+        tracker.set_tags(run_id, fitted.feeding.tags)
+        return fitted
+
+    scores = score_folds(
+        config,
+        benchmark,
+        folds,
+        fit_fold,
+        run.path / entrant.stem,
+        reason=winner_of(run),
+        ledger=ledger,
+        reopen=reopen,
+        is_resumable=True,
+        log=lambda metrics, fold: tracker.log_metrics(run_id, metrics, fold),
+    )
+    for number, predictions in enumerate(scores.pooled):
+        predictions.save(run.path / f"{entrant.stem}.repeat-{number}.parquet")
+    val_score = float(np.mean(scores.val_scores))
+    tracker.log_metrics(
+        run_id,
+        {f"val_{benchmark.primary}": val_score, f"test_{benchmark.primary}_mean": float(np.mean(scores.repeats))},
+    )
+    interval = conclude(entrant, tracker, scores.pooled[0], scores.how, run_id)
+    return Scored(entrant.label, None, scores.pooled[0], interval, scores.how, run_id, val_score, scores.repeats)
 
 
 def tune_trials(
@@ -275,13 +343,21 @@ def finish_one(
         test = open_and_score(config, benchmark, predict, reason=reason, ledger=ledger, reopen=reopen, unless=reason)
     for split, predictions in (("val", val), ("test", test)):
         predictions.save(run.path / f"{entrant.stem}.{split}.parquet")
-        tracker.log_metrics(run_id, scores_of(split, predictions))
+    tracker.log_metrics(run_id, scores_of("val", val))
+    interval = conclude(entrant, tracker, test, how, run_id)
+    return Scored(entrant.label, val, test, interval, how, run_id, score(val)[metric])
+
+
+def conclude(entrant: Entrant, tracker: Tracker, test: Predictions, how: str, run_id: str) -> Interval:
+    """Log what was said of test, and end the encoder's run; the score with its interval."""
+    benchmark, metric = entrant.benchmark, entrant.benchmark.primary
+    tracker.log_metrics(run_id, scores_of("test", test) | patient_scores_of("test", test, entrant.config))
     interval = score_interval(test, metric)
     tracker.log_metrics(run_id, {f"test_{metric}_low": interval.low, f"test_{metric}_high": interval.high})
     tracker.log_picture(run_id, confusion_figure(test, f"{entrant.label} on {benchmark.name}, test"), "confusion.png")
     tracker.set_tags(run_id, {"raypath.how": how})
     tracker.end_run(run_id, "FINISHED")
-    return Scored(entrant.label, val, test, interval, how, run_id)
+    return interval
 
 
 def kept_test(entrant: Entrant, run: RunFolder) -> Path:
@@ -294,64 +370,21 @@ def winner_of(run: RunFolder) -> str:
     return f"winner of {run.id}"
 
 
-def scores_of(split: str, predictions: Predictions | PixelPredictions) -> dict[str, float]:
-    """The scores of a split that are one number each, named for MLflow."""
-    scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
-    return {f"{split}_{name}": value for name, value in scores.items() if isinstance(value, float)}
-
-
-def open_and_score(
-    config: TransferConfig,
-    benchmark: Benchmark,
-    predict: Callable[[pa.Table], Predictions],
-    *,
-    reason: str,
-    ledger: Path,
-    reopen: bool = False,
-    unless: str | None = None,
-) -> Predictions:
-    """The predictions on test, after the opening was written into the ledger."""
-    who = encoder_id(config.encoder, seed=config.seed)
-    rows = open_test(benchmark, who, reason, ledger=ledger / LEDGER, reopen=reopen, unless=unless)
-    return predict(rows)
-
-
-def features_root() -> Path:
-    """Where features are kept, for all runs."""
-    return runs_root() / "features"
-
-
-def device_here() -> torch.device:
-    """The GPU of this machine, if it has one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def transfer_tags(config: TransferConfig, benchmark: Benchmark) -> dict[str, Any]:
-    """The lineage tags of a transfer."""
-    return {
-        "encoder": short_name(config.encoder),
-        "benchmark": benchmark.name,
-        "protocol": config.protocol.kind,
-        "fraction": f"{config.per_class_train} per class" if config.per_class_train else f"{config.fraction_train:.0%}",
-        "seed": config.seed,
-        "config_hash": config_hash(config),
-        "data_hash": benchmark.data_hash,
-        "raypath.encoder_id": encoder_id(config.encoder, seed=config.seed),
-        **benchmark.tags,
-    }
-
-
 def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
     """Scores and paired differences to the first encoder, for people."""
     first = results[0]
     unit = f"{first.interval.num_patients} {'patients' if first.interval.level == 'patient' else 'images'}"
-    table = Table(title=f"{benchmark.name}: {benchmark.primary}, test of {first.interval.num_samples} samples, {unit}")
-    for column in ("encoder", "val", "test [95 %]", "first minus it [95 %]"):
+    is_nested = bool(first.repeats)
+    tested = f"{first.interval.num_samples} samples"
+    tested = f"nested folds, each of {tested} tested once" if is_nested else f"test of {tested}"
+    table = Table(title=f"{benchmark.name}: {benchmark.primary}, {tested}, {unit}")
+    repeats = [f"mean of {len(first.repeats)} repeats"] if is_nested else []
+    for column in ("encoder", "val", "test [95 %]", *repeats, "first minus it [95 %]"):
         table.add_column(column, justify="left" if column == "encoder" else "right", no_wrap=column != "encoder")
     for result in results:
         difference = "" if result is first else text_of(difference_of(first, result, benchmark), signed=True)
-        val = score(result.val)[benchmark.primary]
-        table.add_row(result.encoder, f"{val:.3f}", text_of(result.interval), difference)
+        mean = [f"{np.mean(result.repeats):.3f}"] if is_nested else []
+        table.add_row(result.encoder, f"{result.val_score:.3f}", text_of(result.interval), *mean, difference)
     return table
 
 
@@ -365,9 +398,3 @@ def show_table(results: list[Scored], benchmark: Benchmark) -> None:
 def difference_of(first: Scored, second: Scored, benchmark: Benchmark) -> Difference:
     """The paired difference on test."""
     return paired_difference(first.test, second.test, benchmark.primary)
-
-
-def text_of(interval: Interval, *, signed: bool = False) -> str:
-    """0.812 [0.75, 0.86]"""
-    sign = "+" if signed else ""
-    return f"{interval.estimate:{sign}.3f} [{interval.low:{sign}.2f}, {interval.high:{sign}.2f}]"

@@ -79,7 +79,8 @@ def test_a_run_leaves_scores_predictions_and_a_picture(kind, config, tmp_path, m
     monkeypatch.setattr(finetune_script.launch, "start_tracking", lambda: tracker)
     if kind == "pixel_colour":
         config = replace(config, encoder="colour", protocol=PixelColourSettings())
-    config = replace(config, benchmark=GlaSSettings(path=str(segmented.write_glas(tmp_path / "glas"))))
+    glas = GlaSSettings(path=str(segmented.write_glas(tmp_path / "glas")))
+    config = replace(config, benchmark=glas, evaluation="given")
     finetune_script.run_transfer(config, opens_test=True)
     said, benchmark = capsys.readouterr().out, config.benchmark.load(config.seed)
     (folder,) = (tmp_path / "runs").glob(f"{kind}-glas-*")

@@ -7,8 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
-from recipes.transfers import TRANSFERS
-from transfers import transfer_config
+from recipes.transfers import TRANSFERS, transfer_config
 
 from raypath.config import from_dict, override, to_dict
 from raypath.errors import BadInput

@@ -115,7 +115,7 @@ def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
 
     # 5. Another sweep of one of them is refused before anything is trained
     monkeypatch.setattr(transfers, "sweep", lambda *a, **k: pytest.fail("trained for a test that is used up"))
-    monkeypatch.setattr(transfers, "probe", lambda *a, **k: pytest.fail("trained for a test that is used up"))
+    monkeypatch.setattr(transfers, "fit", lambda *a, **k: pytest.fail("trained for a test that is used up"))
     other = small.write_encoder(home / "encoders" / "new.safetensors", seed=1)
     for used in ("colour", str(home / "encoders" / "tiny.safetensors")):
         second = RunFolder.create(home / "runs", "sweep", config)
@@ -127,7 +127,7 @@ def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
     monkeypatch.setenv("RAYPATH_RUNS", str(home))
     monkeypatch.setattr(finetune_script, "fit", lambda *a, **k: pytest.fail("trained for a test that is used up"))
     own = replace(config, encoder="colour", protocol=ProbeSettings())
-    own = replace(own, benchmark=replace(own.benchmark, path=str(home / "set")))
+    own = replace(own, benchmark=replace(own.benchmark, path=str(home / "set")), evaluation="given")
     with pytest.raises(BadInput, match="its test was already opened for encoder 'colour'"):
         finetune_script.run_transfer(own, opens_test=True)
 
@@ -191,7 +191,7 @@ def test_a_frozen_transfer_says_how_it_was_fed_and_what_it_found(
     monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     arguments = ["encoder=colour", f"benchmark.path={home / 'set'}", "protocol.kind=probe", "benchmark.mpp=0.5"]
-    finetune_script.main([*arguments, "test=true"])
+    finetune_script.main([*arguments, "test=true", "evaluation=given"])
     said = capsys.readouterr().out
     assert "fed with all of each sample at 96 px (0.167 um per px)" in said
     assert "probe, C=" in said

@@ -39,6 +39,7 @@ def demo_transfer() -> TransferConfig:
         benchmark=PhantomsSettings(extent_px=64, mpp=0.5, max_per_class_and_slide=10),
         protocol=FinetuneSettings(epochs=12, batch=20),
         per_class_train=20,
+        evaluation="given",
         sweep=SweepSettings(
             search="optuna",
             num_trials=6,

@@ -6,6 +6,12 @@
 One decision: a protocol is a complete config without an encoder and a benchmark; `key=value` changes it like any other.
 """
 
+import difflib
+
+import launch
+
+from raypath.config import override
+from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, KnnSettings, ProbeSettings, SvmSettings
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
@@ -114,3 +120,12 @@ TRANSFERS = {
     "mormont_svm": mormont_svm,
     "mormont_finetune": mormont_finetune,
 }
+
+
+def transfer_config(arguments: list[str], *, default: str) -> TransferConfig:
+    """The protocol named in front (else `default`), with the settings after it; raises BadInput for a name that is none."""
+    name, assignments = launch.split_arguments(arguments, default)
+    if name not in TRANSFERS:
+        near = ", ".join(difflib.get_close_matches(name, TRANSFERS, n=3, cutoff=0.3)) or ", ".join(TRANSFERS)
+        raise BadInput(f"{name}: there is no such protocol; did you mean {near}? --list prints them all")
+    return override(TRANSFERS[name](), assignments)

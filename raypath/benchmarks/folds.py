@@ -11,18 +11,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from raypath.benchmarks.benchmark import Benchmark, groups_of, hash_rows
+from raypath.benchmarks.gathering import gathered
 from raypath.benchmarks.leakage import check_leaks, find_leaks
 from raypath.benchmarks.metrics import Predictions
+from raypath.benchmarks.pixel_metrics import PixelPredictions
 from raypath.benchmarks.splits import MAX_LISTED, check_classes, fold_split, keyed, undivided
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 
+P = TypeVar("P", Predictions, PixelPredictions)
 NUM_FOLDS, NUM_REPEATS = 5, 3
 FEWEST_PATIENTS, FEWEST_TEST_IMAGES = 200, 1_000  # below either, one given test is too small to tell encoders apart
 
@@ -38,21 +43,29 @@ def default_protocol(benchmark: Benchmark) -> Literal["given", "nested"]:
 
 
 def nested(
-    benchmark: Benchmark, *, num_folds: int = NUM_FOLDS, num_repeats: int = NUM_REPEATS, seed: int = 0
+    benchmark: Benchmark,
+    *,
+    num_folds: int = NUM_FOLDS,
+    num_repeats: int = NUM_REPEATS,
+    seed: int = 0,
+    together: Sequence[tuple[str, str]] = (),
 ) -> Iterator[Benchmark]:
     """Every outer fold as a benchmark, repeat after repeat; the folds of one repeat are disjoint and cover the set.
 
-    Folds are by patient (else slide, else image with its copies and parts), stratified, and another draw in every repeat. Raises
-    BadInput where a class has too few patients for train, val and test of a fold.
+    Folds are by patient (else slide, else image with its copies and parts), stratified, and another draw in every repeat.
+    `together`: pairs of samples that no fold divides either (near-duplicates), nor what belongs to them. Raises BadInput where a
+    class has too few patients for train, val and test of a fold.
     """
-    groups = _groups(benchmark.table)
+    groups = _joined(undivided_groups(benchmark.table), benchmark.table["sample"].to_pylist(), together)
     for repeat in range(num_repeats):
         draw = int.from_bytes(keyed(seed, "repeat", str(repeat))[:8], "big")
         for fold in range(num_folds):
-            yield _outer_fold(benchmark, groups, num_folds, fold, draw, f"nested, repeat {repeat}, seed {seed}")
+            note = f"nested, repeat {repeat}, seed {seed}"
+            note += f", {len(together)} pairs of near-duplicates kept together" if together else ""
+            yield _outer_fold(benchmark, groups, num_folds, fold, draw, note)
 
 
-def pool(folds: Sequence[Predictions], benchmark: Benchmark, *, num_repeats: int = 1) -> list[Predictions]:
+def pool(folds: Sequence[P], benchmark: Benchmark, *, num_repeats: int = 1) -> list[P]:
     """The predictions on the tests of `nested` (in its order) as one per repeat, every sample once, in the order of their names.
 
     Raises BadInput for folds that do not divide into repeats, for a sample that is missing, there twice or not of the benchmark,
@@ -83,8 +96,8 @@ def _outer_fold(
     return replace(benchmark, table=table, data_hash=hash_rows(rows, strata), split_note="; ".join(notes))
 
 
-def _groups(table: pa.Table) -> list[str]:
-    """What no fold divides, one per row."""
+def undivided_groups(table: pa.Table) -> list[str]:
+    """What no fold divides, one name per row: the patient, else the slide, else the image with its copies and parts."""
     patients, slides = table["patient"].to_pylist(), table["slide"].to_pylist()
     if "path" not in table.column_names:
         return undivided(patients, slides, [""] * len(table))[0]
@@ -95,14 +108,28 @@ def _groups(table: pa.Table) -> list[str]:
     return undivided(patients, slides, images)[0]
 
 
-def _pooled(folds: Sequence[Predictions], benchmark: Benchmark, repeat: int) -> Predictions:
+def _joined(groups: Sequence[str], samples: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """The groups, those that `pairs` of samples connect made one, by the first of their names."""
+    names, number_of = np.unique(np.array(groups, dtype=str), return_inverse=True)
+    row_of = {sample: row for row, sample in enumerate(samples)}
+    ends = [[number_of[row_of[sample]] for sample in pair] for pair in pairs]
+    first, second = zip(*ends) if ends else ((), ())
+    links = coo_array((np.ones(len(ends)), (first, second)), shape=(len(names),) * 2)
+    _, part_of = connected_components(links, directed=False)
+    _, first_of = np.unique(part_of, return_index=True)  # names are sorted: the first of a part is its first name
+    return names[first_of[part_of[number_of]]].tolist()
+
+
+def _pooled(folds: Sequence[P], benchmark: Benchmark, repeat: int) -> P:
     name = f"{benchmark.name}, repeat {repeat}"
     wrong = next((fold.classes for fold in folds if fold.classes != benchmark.classes), None)
     if wrong is not None:
         raise BadInput(f"{name}: predictions of the classes {wrong}; expected {benchmark.classes}")
-    said = [row for fold in folds for row in zip(fold.sample, fold.label.tolist(), fold.patient, strict=True)]
-    rows = zip(*(benchmark.table[column].to_pylist() for column in ("sample", "label", "patient")), strict=True)
-    expected = {sample: (label, patient) for sample, label, patient in rows}
+    is_of_pixels = isinstance(folds[0], PixelPredictions)  # which carry no labels: those only stratify
+    columns = ("patient",) if is_of_pixels else ("patient", "label")
+    said = [row for fold in folds for row in zip(fold.sample, *(list(getattr(fold, c)) for c in columns), strict=True)]
+    rows = zip(*(benchmark.table[column].to_pylist() for column in ("sample", *columns)), strict=True)
+    expected = {sample: tuple(rest) for sample, *rest in rows}
     times = Counter(sample for sample, *_ in said)
     faults = {
         "are missing": sorted(expected.keys() - times.keys()),
@@ -113,7 +140,4 @@ def _pooled(folds: Sequence[Predictions], benchmark: Benchmark, repeat: int) -> 
     listed = [f"{len(s)} samples {what}: {', '.join(s[:MAX_LISTED])}" for what, s in faults.items() if s]
     if listed:
         raise BadInput(f"{name}: {'; '.join(listed)}; expected the test of every fold, each sample once")
-    order = sorted(range(len(said)), key=lambda row: said[row][0])
-    samples, labels, patients = zip(*(said[row] for row in order), strict=True)
-    probability = np.concatenate([fold.probability for fold in folds])[order]
-    return Predictions(samples, patients, np.array(labels), probability, benchmark.classes)
+    return gathered(folds, sorted(expected))

@@ -14,7 +14,8 @@ contrast. Pictures shifted against each other are not found (where coordinates a
 NUM_NEAREST partners of one sample in one split; pictures of a strong edge and little else may pass for each other: look at the
 sheet (`near_duplicate_sheet`).
 
-Costs 5 KB of memory and one decoding per sample, and NUM_NEAREST comparisons per sample of the smaller splits.
+Costs 5 KB of memory and one decoding per sample, and NUM_NEAREST comparisons per sample of the smaller splits (of all samples,
+where they are searched for across groups: what folds need, whose splits are still to be made).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 from scipy.fft import irfft, rfft
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -82,29 +84,37 @@ class Search:
     """What was found among the samples of a table, best pairs first."""
 
     pairs: tuple[Pair, ...]
+    """Each pair once."""
     num_samples: int
     flat: tuple[str, ...]
     """Samples that are too flat to be compared."""
 
 
-def find(table: pa.Table, *, num_threads: int = 2, progress: Progress | None = None) -> Search:
+def find(
+    table: pa.Table, *, groups: Sequence[str] | None = None, num_threads: int = 2, progress: Progress | None = None
+) -> Search:
     """The near-duplicates between the splits of a table (columns sample, split and path[, item, box], or those of a tile).
 
-    `progress(num_done, num_samples)` is called while pictures are read, in any thread. The order of rows has no influence. Raises
-    BadInput for a picture that cannot be read.
+    With `groups` (a name for every row) those between any two groups instead, whatever their splits. `progress(num_done,
+    num_samples)` is called while pictures are read, in any thread. The order of rows has no influence. Raises BadInput for a
+    picture that cannot be read.
     """
-    table = table.sort_by("sample")
+    order = pc.sort_indices(table["sample"]).to_numpy()
+    table = table.take(order)
+    owners = np.array(table["split"].to_pylist() if groups is None else groups, dtype=str)
+    owners = owners if groups is None else owners[order]
     with ThreadPoolExecutor(num_threads) as pool:
         rings, amplitudes, is_flat = _read_all(table, pool, progress)
-        splits = np.array(table["split"].to_pylist(), dtype=str)
-        numbers = [np.flatnonzero((splits == split) & ~is_flat) for split in SPLITS]
-        found = [
-            match
-            for some, others in combinations(sorted(numbers, key=len), 2)
-            if len(some)
-            for match in _between(rings, amplitudes, some, others, pool)
-        ]
-    pairs = [_pair(table, *match) for match in sorted(found, key=lambda match: (-match[2], match[:2]))]
+        sides = [(np.flatnonzero(~is_flat),) * 2]
+        if groups is None:
+            sides = combinations(sorted((np.flatnonzero((owners == s) & ~is_flat) for s in SPLITS), key=len), 2)
+        found = {
+            tuple(sorted(match[:2])): match
+            for some, others in sides
+            if len(some) and len(others)
+            for match in _between(rings, amplitudes, some, others, owners, pool)
+        }
+    pairs = [_pair(table, *match) for match in sorted(found.values(), key=lambda match: (-match[2], match[:2]))]
     flat = [table["sample"][row].as_py() for row in np.flatnonzero(is_flat).tolist()]
     return Search(tuple(pairs), len(table), tuple(flat))
 
@@ -112,9 +122,14 @@ def find(table: pa.Table, *, num_threads: int = 2, progress: Progress | None = N
 def check(benchmark: Benchmark, **how: Any) -> tuple[Search, str]:
     """`find` in a benchmark, and a note on what is waived; raises BadInput that lists what was found, unless it is waived."""
     search = find(benchmark.table, **how)
-    listed = tuple(map(str, search.pairs[:MAX_LISTED]))
-    leak = Leak("near_duplicate", "pairs of samples are near-duplicates across splits", len(search.pairs), listed)
-    return search, check_leaks([leak] if leak.num else [], benchmark.waived, name=benchmark.name)
+    return search, check_leaks(leaks_of(search.pairs), benchmark.waived, name=benchmark.name)
+
+
+def leaks_of(pairs: Sequence[Pair]) -> list[Leak]:
+    """Pairs across splits as the leak that they are; none for none."""
+    listed = tuple(map(str, pairs[:MAX_LISTED]))
+    leak = Leak("near_duplicate", "pairs of samples are near-duplicates across splits", len(pairs), listed)
+    return [leak] if pairs else []
 
 
 def rings_of(picture: Image.Image) -> np.ndarray:
@@ -199,11 +214,18 @@ def pictures(rows: Sequence[dict[str, Any]], extent_px: int) -> Iterator[Image.I
 
 
 def _between(
-    rings: np.ndarray, amplitudes: np.ndarray, some: np.ndarray, others: np.ndarray, pool: ThreadPoolExecutor
+    rings: np.ndarray,
+    amplitudes: np.ndarray,
+    some: np.ndarray,
+    others: np.ndarray,
+    owners: np.ndarray,
+    pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[int, int, float, int, int, int]]:
-    """(row, row, correlation, is_mirrored, angle, ring) of the near-duplicates between two splits."""
-    nearest = _nearest(amplitudes[some], amplitudes[others])
+    """(row, row, correlation, is_mirrored, angle, ring) of the near-duplicates among `some` and `others` of two owners."""
+    nearest = _nearest(amplitudes[some], amplitudes[others], owners[some], owners[others])
     firsts, seconds = np.repeat(some, nearest.shape[1]), others[nearest.ravel()]
+    is_wanted = owners[firsts] != owners[seconds]  # fewer others than NUM_NEAREST, and its own come in
+    firsts, seconds = firsts[is_wanted], seconds[is_wanted]
     starts = range(0, len(firsts), _PAIRS_PER_TASK)
     chunks = [(firsts[s : s + _PAIRS_PER_TASK], seconds[s : s + _PAIRS_PER_TASK]) for s in starts]
     for (a, b), found in zip(chunks, pool.map(lambda chunk: compare(rings[chunk[0]], rings[chunk[1]]), chunks)):
@@ -211,8 +233,11 @@ def _between(
             yield int(a[n]), int(b[n]), float(found[0][n]), *(int(column[n]) for column in found[1:])
 
 
-def _nearest(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The NUM_NEAREST (fewer, if there are fewer) of `others` for each of `some`, at the best enlargement; numbers [S, K]."""
+def _nearest(some: np.ndarray, others: np.ndarray, owner: np.ndarray, other_owner: np.ndarray) -> np.ndarray:
+    """The NUM_NEAREST (fewer, if there are fewer) of `others` for each of `some`, at the best enlargement; numbers [S, K].
+
+    Those of its own owner come last.
+    """
     num, most = min(NUM_NEAREST, len(others)), _MAX_RINGS // _RINGS_PER_BAND
     kept = []
     for start in range(0, len(some), _QUERIES):
@@ -223,6 +248,7 @@ def _nearest(some: np.ndarray, others: np.ndarray) -> np.ndarray:
             for shift in range(-most, most + 1):
                 a, b = _overlap(some.shape[1], shift)
                 np.maximum(part, _directions(queries[:, a]) @ _directions(block[:, b]).T, out=part)
+        cosine[owner[start : start + _QUERIES, None] == other_owner] = -2  # below every cosine
         kept.append(np.argpartition(-cosine, num - 1, axis=1)[:, :num])
     return np.concatenate(kept)
 

@@ -5,7 +5,7 @@ with other numbers in it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Union
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget, label_fraction
+from raypath.benchmarks.folds import NUM_FOLDS, NUM_REPEATS, default_protocol
 from raypath.config import setting
 from raypath.data.images import Frame
 from raypath.errors import BadInput
@@ -73,14 +74,39 @@ class TransferConfig:
     batch_norm: Literal["keep", "adapt", "recalibrate"] = "keep"
     """Before the transfer, by the training images: adapt leaves what the encoder computes as it is (second paper), recalibrate
     replaces the running statistics, which makes random weights a fairer baseline. A trunk without batch norm stays as it is."""
+    evaluation: Literal["auto", "given", "nested"] = "auto"
+    """given: the split's own test is scored; nested: every sample, by outer folds (see `benchmarks.folds`); auto: nested below 200
+    patients or 1,000 test images."""
+    num_folds: int = NUM_FOLDS
+    """Outer folds of a nested evaluation."""
+    num_repeats: int | None = None
+    """Draws of the outer folds; null: 3 for frozen encoders, whose features are computed once, and 1 where weights are trained."""
+    max_near_duplicate_samples: int = 20_000
+    """Up to so many samples a set is searched for near-duplicates before its test is opened; 0: never."""
     sweep: SweepSettings = field(default_factory=SweepSettings)
 
     def __post_init__(self):
-        for name in ("extent_px", "per_class_train"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected 0 or more")
+        least = {
+            "extent_px": 0,
+            "per_class_train": 0,
+            "max_near_duplicate_samples": 0,
+            "num_folds": 2,
+            "num_repeats": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"{name}={value}: expected {low} or more")
         if not 0 < self.fraction_train <= 1:
             raise ValueError(f"fraction_train={self.fraction_train}: expected more than 0 and at most 1")
+
+
+def evaluated(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
+    """The config with its evaluation decided: "given", or "nested" with a number of repeats."""
+    evaluation = default_protocol(benchmark) if config.evaluation == "auto" else config.evaluation
+    is_trained = isinstance(config.protocol, FinetuneSettings | SegmentSettings)
+    num_repeats = config.num_repeats or (1 if is_trained else NUM_REPEATS)
+    return replace(config, evaluation=evaluation, num_repeats=num_repeats if evaluation == "nested" else None)
 
 
 def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:

@@ -1,0 +1,66 @@
+"""Near-duplicates, looked for once before a test is opened: the same picture in train and test makes every score too good.
+
+One decision: on by default, because it costs little beside the scoring it guards, and is remembered under `runs/near_duplicates`.
+Across a given split a pair is an error with a sheet to look at; the folds of a nested evaluation are made here, so the samples of
+a pair are kept in one fold instead. `benchmark.split.waive=["near_duplicate"]` lets them pass, and every run says so by a tag. A
+set of more than `max_near_duplicate_samples` is not searched, which is a tag as well.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import launch
+from launch import say
+
+from raypath.benchmarks import Benchmark
+from raypath.benchmarks.leakage import check_leaks
+from raypath.benchmarks.near_duplicate_record import recorded
+from raypath.benchmarks.near_duplicates import leaks_of
+from raypath.errors import BadInput
+from raypath.protocols.transfer import TransferConfig
+from raypath.run_folder import runs_root
+
+RULE, TAG = "near_duplicate", "raypath.near_duplicates"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A benchmark that was looked through; `waived` names the rule where somebody waived it and it was broken."""
+
+    benchmark: Benchmark
+    tags: dict[str, str]
+    together: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Samples that no fold may divide."""
+
+
+def look_for_copies(config: TransferConfig, benchmark: Benchmark) -> Looked:
+    """Search the benchmark for near-duplicates (see above); the config's evaluation must be decided.
+
+    Raises BadInput that lists them, with the place of their sheet, where they stand across a given split and are not waived.
+    """
+    num, most = len(benchmark.table), config.max_near_duplicate_samples
+    if num > most:
+        say(f"{benchmark.name}: not searched for near-duplicates: {num:,} samples, max_near_duplicate_samples={most}")
+        return Looked(benchmark, {TAG: f"not searched ({num} samples)"})
+    is_nested = config.evaluation == "nested"
+    pairs, sheet = recorded(
+        benchmark,
+        runs_root() / "near_duplicates",
+        between_groups=is_nested,
+        progress=launch.counter("near-duplicates: pictures read"),
+    )
+    tags = {TAG: f"{len(pairs)} pairs"}
+    if not pairs:
+        return Looked(benchmark, tags)
+    where = f"look at them: {sheet}"
+    if RULE in getattr(getattr(config.benchmark, "split", None), "waive", ()):
+        say(f"{benchmark.name}: {len(pairs)} pairs of near-duplicates, waived; {where}")
+        return Looked(replace(benchmark, waived=(*benchmark.waived, RULE)), tags)
+    if is_nested:
+        say(f"{benchmark.name}: {len(pairs)} pairs of near-duplicates, each kept in one fold; {where}")
+        pairs_of_names = tuple((pair.first["sample"], pair.second["sample"]) for pair in pairs)
+        return Looked(benchmark, tags | {TAG: f"{len(pairs)} pairs, kept together"}, pairs_of_names)
+    try:
+        check_leaks(leaks_of(pairs), (), name=benchmark.name)
+    except BadInput as error:
+        raise BadInput(f"{error}\n{where}") from None
+    raise AssertionError("pairs are a leak")
