@@ -151,6 +151,46 @@ def index(
     index_manifest(manifest, settings, console, _start_ray)
 
 
+@app.command()
+def embed(
+    source: Annotated[
+        Path, typer.Argument(metavar="SLIDES", help="A manifest, a folder of slides, or the folder of an index.")
+    ],
+    encoder: Annotated[
+        str, typer.Option(help="runs/ID, an export's folder, imagenet:ARCH, ARCH@FILE, random:LIKE or colour.")
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the files of features.")],
+    layout: Annotated[str, typer.Option(help="Who reads them: trident, clam or stamp.")] = "trident",
+    extent_px: Annotated[int | None, typer.Option(help="Side length of a tile; else the encoder's.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="um per px of the tiles; else the encoder's.")] = None,
+    stride_px: Annotated[int | None, typer.Option(help="Distance between tiles in pixels; else extent-px.")] = None,
+    min_tissue: Annotated[float | None, typer.Option(help="Least share of tissue; else the index's, or 0.5.")] = None,
+    max_upsample: Annotated[
+        float | None, typer.Option(help="How much coarser than mpp a slide may be; else the index's, or 1.3.")
+    ] = None,
+    max_bad_share: Annotated[
+        float, typer.Option(help="Share of slides that may be set aside; else exit code 3.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of an encoder with random weights.")] = 0,
+) -> None:
+    """Write the features of every tile of every slide, one HDF5 file a slide, for CLAM, TRIDENT or STAMP."""
+    from raypath.embed_job import EmbedSettings, embed_slides
+
+    settings = EmbedSettings(
+        encoder=encoder,
+        out=str(out),
+        layout=layout,
+        extent_px=extent_px,
+        mpp=mpp,
+        stride_px=stride_px,
+        min_tissue=min_tissue,
+        max_upsample=max_upsample,
+        max_bad_share=max_bad_share,
+        seed=seed,
+    )
+    embed_slides(source, settings, console, _start_ray)
+
+
 def _start_ray() -> None:
     from raypath.cluster import join_or_start  # Ray takes a second to import: only for the commands that need it
 

@@ -6,7 +6,7 @@ written in any case, and too many bad ones are an error (exit code 3), because t
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,34 +68,36 @@ def index_manifest(manifest: Path, settings: IndexSettings, console: Console, st
     start_ray()
     started = time.monotonic()
     try:
-        with _progress(console) as report:
+        with slide_progress(console) as report:
             index, outcomes = make_index(rows, spec, folder, progress=report)
     except RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise RaypathError(f"{folder}: the job broke off ({reason}); what is done is kept, run it again") from None
     show_index(console, index, outcomes, time.monotonic() - started)
-    _say(console, f"next: raypath preview {folder}")
-    _require_few(outcomes, settings.max_bad_share, folder)
-    _say(console, f"      python experiments/pretrain.py simclr_tiles index={folder}")
+    say(console, f"next: raypath preview {folder}")
+    require_few(outcomes, settings.max_bad_share, folder, "the index")
+    say(console, f"      python experiments/pretrain.py simclr_tiles index={folder}")
     return index
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
+    """A line for the person who waits, whole, however narrow the terminal."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _require_few(outcomes: list[Outcome], max_bad_share: float, folder: Path) -> None:
+def require_few(outcomes: Sequence[Outcome], max_bad_share: float, folder: Path, what: str) -> None:
+    """Raise TooManyQuarantined beyond `max_bad_share`; `what` has been made of the other slides all the same."""
     num_bad = sum(o.reason is not None for o in outcomes)
     if num_bad > max_bad_share * len(outcomes):
         raise TooManyQuarantined(
             f"{num_bad} of {len(outcomes)} slides were set aside ({num_bad / len(outcomes):.0%}), allowed are "
-            f"{max_bad_share:.0%}; the index of the others is in {folder}. Mend the slides or the manifest "
+            f"{max_bad_share:.0%}; {what} of the others:  {folder}. Mend the slides or the manifest "
             f"({folder / 'quarantine.jsonl'} names all of them) and run it again, or raise max_bad_share"
         )
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int, Outcome], None]]:
+def slide_progress(console: Console) -> Iterator[Callable[[int, int, Outcome], None]]:
     """A bar with the last slide's outcome; where no one watches (a job's log), a line at every tenth."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -105,6 +107,6 @@ def _progress(console: Console) -> Iterator[Callable[[int, int, Outcome], None]]
             text = f"{outcome.slide}: {outcome.reason or f'{outcome.num_tiles:,} tiles'}"
             bar.update(task, completed=done, total=total, description=text)
             if not console.is_terminal and done * 10 // total > (done - 1) * 10 // total:
-                _say(console, f"{done:,} of {total:,} slides, the last {text}")
+                say(console, f"{done:,} of {total:,} slides, the last {text}")
 
         yield report

@@ -68,7 +68,7 @@ def make_index(
         outcomes.append(outcome)
         progress(len(outcomes), len(rows), outcome)
     outcomes.sort(key=lambda o: o.slide)
-    _write_quarantine(outcomes, folder / "quarantine.jsonl")
+    write_quarantine(outcomes, folder / "quarantine.jsonl")
     sound = [parts / f"{o.slide}.parquet" for o in outcomes if o.reason is None]
     if not any(o.num_tiles for o in outcomes):
         raise BadInput(_nothing_found(folder, outcomes))
@@ -190,7 +190,8 @@ def _grouped(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _write_quarantine(outcomes: list[Outcome], path: Path) -> None:
+def write_quarantine(outcomes: list[Outcome], path: Path) -> None:
+    """One line of JSON for every slide set aside or without a tile."""
     bad = [o for o in outcomes if o.reason is not None]
     empty = [o for o in outcomes if o.reason is None and o.num_tiles == 0]
     lines = [{"slide": o.slide, "path": o.path, "reason": o.reason, "message": o.message} for o in bad]

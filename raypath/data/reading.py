@@ -20,6 +20,41 @@ _NUM_SUBSTITUTES = 32
 _OPEN_SLIDES = 64  # handles per process, 6 ms each to open
 
 
+class SlideTiles:
+    """Reads tiles of the slides of one index; `faults` are the errors that cost a tile only, others come through."""
+
+    def __init__(self, index: AnyIndex, faults: tuple[type[SlideError], ...] = TILE_FAULTS[1:]):
+        self.index = index
+        self.faults = faults
+        self.handles = _handles()
+
+    def read(self, slide: int, tiles: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | int, int]]:
+        """Tiles of one slide region by region: (rows, pixels, fault); a region that fails is read tile by tile."""
+        x_l0, y_l0 = self.index.corners(slide, tiles)
+        extent_l0 = self.index.grid(slide).extent_l0
+        for group in regions(x_l0, y_l0, extent_l0):
+            try:
+                yield group, self.pixels(slide, x_l0[group], y_l0[group]), 0
+            except self.faults:
+                for one in group:
+                    try:
+                        yield np.array([one]), self.pixels(slide, x_l0[[one]], y_l0[[one]]), 0
+                    except self.faults as error:
+                        yield np.array([one]), 0, TILE_FAULTS.index(type(error))
+
+    def pixels(self, slide: int, x_l0: np.ndarray, y_l0: np.ndarray) -> np.ndarray:
+        """Tiles of one slide by their corners, uint8 [n, H, W, 3]; raises the SlideError of the first that cannot be read."""
+        row, spec = self.index.row(slide), self.index.spec_of(slide)
+        path = local_path(row["path"], row["stamp"])
+        mtime_ns = row["mtime_ns"] if path == row["path"] else None  # a staged copy has its own
+        extent_l0 = self.index.grid(slide).extent_l0
+        try:
+            with self.handles.lend(path, row["mpp"], size_bytes=row["size_bytes"], mtime_ns=mtime_ns) as opened:
+                return opened.read_chunk(x_l0, y_l0, extent_l0, spec.extent_px, max_upsample=spec.max_upsample)
+        except OSError as error:
+            raise SlideUnreadable(f"{row['path']}: {error}") from None
+
+
 class WindowReader:
     """Reads tiles of one index in the order of one plan. `known_faults` maps a position to the number of its fault."""
 
@@ -27,7 +62,7 @@ class WindowReader:
         self.index = index
         self.plan = plan
         self.known_faults = known_faults
-        self.handles = _handles()
+        self.tiles = SlideTiles(index)
 
     def read(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """`image` uint8 [N, H, W, 3] with `position`, `slide`, `tile` int64 [N] and `fault` int8 [N] (index into TILE_FAULTS).
@@ -45,7 +80,7 @@ class WindowReader:
             place[rows] = self._places(slide, tiles[rows])
             rows = rows[faults[rows] == 0]
             rows = rows[np.argsort(tiles[rows], kind="stable")]
-            for part in self._read_slide(slide, tiles[rows]):
+            for part in self.tiles.read(slide, tiles[rows]):
                 at, pixels, fault = part
                 images[rows[at]], faults[rows[at]] = pixels, fault
         shown = slides.copy()
@@ -62,31 +97,6 @@ class WindowReader:
             "shown": shown,
         }
 
-    def _read_slide(self, slide: int, tiles: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | int, int]]:
-        """Tiles of one slide region by region: (rows, pixels, fault); a region that fails is read tile by tile."""
-        x_l0, y_l0 = self.index.corners(slide, tiles)
-        extent_l0 = self.index.grid(slide).extent_l0
-        for group in regions(x_l0, y_l0, extent_l0):
-            try:
-                yield group, self._pixels(slide, x_l0[group], y_l0[group]), 0
-            except TILE_FAULTS[1:]:
-                for one in group:
-                    try:
-                        yield np.array([one]), self._pixels(slide, x_l0[[one]], y_l0[[one]]), 0
-                    except TILE_FAULTS[1:] as error:
-                        yield np.array([one]), 0, TILE_FAULTS.index(type(error))
-
-    def _pixels(self, slide: int, x_l0: np.ndarray, y_l0: np.ndarray) -> np.ndarray:
-        row, spec = self.index.row(slide), self.index.spec_of(slide)
-        path = local_path(row["path"], row["stamp"])
-        mtime_ns = row["mtime_ns"] if path == row["path"] else None  # a staged copy has its own
-        extent_l0 = self.index.grid(slide).extent_l0
-        try:
-            with self.handles.lend(path, row["mpp"], size_bytes=row["size_bytes"], mtime_ns=mtime_ns) as opened:
-                return opened.read_chunk(x_l0, y_l0, extent_l0, spec.extent_px, max_upsample=spec.max_upsample)
-        except OSError as error:
-            raise SlideUnreadable(f"{row['path']}: {error}") from None
-
     def _places(self, slide: int, tiles: np.ndarray) -> np.ndarray:
         """Centre x, centre y and extent (level-0 px) of tiles of one slide, float32 [n, 3]."""
         extent_l0 = self.index.grid(slide).extent_l0
@@ -97,7 +107,7 @@ class WindowReader:
         for slide, tile in zip(*self.plan.substitutes(position, _NUM_SUBSTITUTES)):
             x_l0, y_l0 = self.index.corners(int(slide), np.array([tile]))
             try:
-                return int(slide), int(tile), self._pixels(int(slide), x_l0, y_l0)[0]
+                return int(slide), int(tile), self.tiles.pixels(int(slide), x_l0, y_l0)[0]
             except SlideError as error:
                 last = error
         again = " and ".join(f"raypath index {part.folder / 'manifest.csv'}" for part in self.index.parts)
