@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raypath.data.joined_index import AnyIndex, load_index
+from raypath.data.pool import Task, open_pool
 from raypath.errors import BadInput, CheckpointInvalid
 from raypath.hashing import file_sha256
 from raypath.import_job import COVERAGE
@@ -129,6 +130,7 @@ def _training(origin: Origin, step: int) -> dict[str, Any]:
             "views": json.dumps(config["views"], sort_keys=True),
             "optimiser": json.dumps(config["optim"], sort_keys=True),
             "steps": f"{step} of {loop['num_steps']}, {loop['global_batch']} tiles each",
+            "ended": _how_it_ended(origin.checkpoint.get("step"), loop["num_steps"]),
             "chosen": score or "last checkpoint",
             "started from": _short(config.get("init"), 4),
             "fidelity": config.get("fidelity"),
@@ -139,11 +141,22 @@ def _training(origin: Origin, step: int) -> dict[str, Any]:
     )
 
 
+def _how_it_ended(step: int | None, num_steps: int) -> str | None:
+    """What is to be said of a run whose newest checkpoint is not that of its last step."""
+    return (
+        f"stopped at step {step}, before its last step {num_steps}" if step is not None and step < num_steps else None
+    )
+
+
 def _data(manifest: dict[str, Any]) -> dict[str, Any]:
     config, content_hash = manifest["config"], manifest.get("index_hash")
     kind = "index" if config.get("index") else "pool"
     rows = {kind: _short(config.get(kind), 2), f"{kind} hash": content_hash, "splits": config.get("splits")}
     rows["classes"] = [len(names) for names in manifest.get("classes", [])]
+    for task in _tasks_of_then(config, content_hash):
+        rows[f"task {task.name}"] = (
+            f"{len(task.paths):,} images of {len(task.classes)} classes: {', '.join(task.classes)}"
+        )
     index = _index_of_then(config.get("index"), content_hash)
     if index:
         rows |= {"slides in the index": len(index), "tiles in the index": f"{int(index.num_tiles.sum()):,}"}
@@ -158,6 +171,16 @@ def _index_of_then(folders: str | None, content_hash: str | None) -> AnyIndex | 
     except (BadInput, OSError):
         return None
     return index if index and index.hash == content_hash else None
+
+
+def _tasks_of_then(config: dict[str, Any], content_hash: str | None) -> tuple[Task, ...]:
+    """The tasks of the pool, if its sets are still there and still list what they did; none for an index."""
+    if not config.get("pool") or not content_hash:
+        return ()
+    try:
+        return open_pool(config["pool"], tuple(config["splits"]), content_hash).tasks
+    except (BadInput, OSError):
+        return ()
 
 
 def _import_rows(coverage: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@
     monitors.json       the labelled sets that were watched while it was trained, if any
 
 One decision: the folder needs nothing of raypath. `timm.create_model("local-dir:DIR", pretrained=True)` gives the encoder's
-features, for (RGB / 255 - mean) / std. There is no date in it: two exports of one encoder are equal byte for byte.
+features, for (RGB / 255 - mean) / std. There is no date in it: two exports of one encoder into folders of one name are equal byte
+for byte.
 """
 
 import json
@@ -64,7 +65,8 @@ def export_encoder(
         hashes = {name: file_sha256(draft / name) for name in (WEIGHTS, CONFIG)}
         if monitors:
             (draft / MONITORS).write_text(json.dumps(list(monitors)) + "\n")
-        (draft / CARD).write_text(_card(encoder, exported_copy, license_name, sections or {}, hashes))
+        card = _card(encoder, folder.name, exported_copy, license_name, sections or {}, hashes)
+        (draft / CARD).write_text(card)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
     finally:
@@ -134,7 +136,9 @@ def pooling(trunk: nn.Module) -> str:
     return type(getattr(trunk, "head", trunk)).__name__
 
 
-def _card(encoder: Encoder, exported_copy: str, license_name: str, sections: Sections, hashes: dict[str, str]) -> str:
+def _card(
+    encoder: Encoder, name: str, exported_copy: str, license_name: str, sections: Sections, hashes: dict[str, str]
+) -> str:
     settings, (mpp, mpp_max) = encoder.settings, (encoder.settings.mpp, encoder.settings.mpp_max)
     scale = "not known" if mpp is None else f"{mpp:.3g}" if mpp_max in (None, mpp) else f"{mpp:.3g} to {mpp_max:.3g}"
     tables = {
@@ -163,19 +167,19 @@ def _card(encoder: Encoder, exported_copy: str, license_name: str, sections: Sec
     tables |= {title: {**rows, **sections.get(title, {})} for title, rows in last.items()}
     front = ["---", "library_name: timm", "tags:", "- histopathology", "- feature-extraction"]
     front += [f"license: {json.dumps(license_name)}"] if license_name != NOT_STATED else []
-    lines = [*front, "---", "", f"# {settings.architecture}, exported by raypath", "", *_example(encoder)]
+    lines = [*front, "---", "", f"# {settings.architecture}, exported by raypath", "", *_example(encoder, name)]
     for title, rows in tables.items():
         lines += ["", f"## {title}", "", "| | |", "|---|---|"]
         lines += [f"| {_cell(name)} | {_cell(_plain(value))} |" for name, value in rows.items()]
     return "\n".join(lines) + "\n"
 
 
-def _example(encoder: Encoder) -> list[str]:
+def _example(encoder: Encoder, name: str) -> list[str]:
     settings = encoder.settings
     return [
         "```python",
         "import timm, torch",
-        'model = timm.create_model("local-dir:DIR", pretrained=True).eval()  # DIR: this folder',
+        f'model = timm.create_model("local-dir:{name}", pretrained=True).eval()  # the path of this folder',
         f"mean, std = torch.tensor({list(settings.mean)}), torch.tensor({list(settings.std)})",
         f"tiles = torch.zeros(1, {settings.input_px}, {settings.input_px}, 3, dtype=torch.uint8)  # RGB",
         "with torch.inference_mode():",

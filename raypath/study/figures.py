@@ -12,10 +12,11 @@ from matplotlib import colormaps
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from raypath.benchmarks import Predictions, score
 
-INK, ACCENT, PALE, SOFT = "#23303b", "#8b3a78", "#d8c3d6", "#5c6b77"
+INK, ACCENT, FAINT, PALE, SOFT = "#23303b", "#8b3a78", "#b48bb0", "#d8c3d6", "#5c6b77"
 _NAME_CHARACTERS = 22  # of a label beside an axis, before it is wrapped
 
 
@@ -41,21 +42,36 @@ def confusion_figure(predictions: Predictions, title: str) -> Figure:
 
 
 def loss_figure(metrics: Path) -> Figure:
-    """The training loss by step, from a run's metrics.jsonl, with a running mean; lines without a loss are passed over."""
+    """The training loss by step, from a run's metrics.jsonl, with a running mean; lines without a loss are passed over.
+
+    Where the run logged `uninformed_loss`, the loss of who knows nothing, that is a dashed line.
+    """
     lines = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
-    points = [(line["step"], line["metrics"]["loss"]) for line in lines if "loss" in line["metrics"]]
-    steps, losses = np.array(points, dtype=float).reshape(-1, 2).T
+    steps, losses = _curve(lines, "loss")
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(steps, losses, color=PALE, linewidth=1, label="each step")
     width = max(1, len(losses) // 20)
+    alone = {"color": ACCENT, "marker": "o", "markersize": 3}  # few steps: their own line is the one to see
+    axes.plot(steps, losses, linewidth=1, label="each step", **({"color": FAINT} if width > 1 else alone))
     if width > 1:
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
         axes.plot(steps[width - 1 :], smooth, color=ACCENT, linewidth=2, label=f"mean of {width} steps")
+    known_at, uninformed = _curve(lines, "uninformed_loss")
+    if len(known_at):
+        axes.plot(known_at, uninformed, color=SOFT, linewidth=1, linestyle="--", label="of who knows nothing")
+    if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize=8)
     axes.set(xlabel="step", ylabel="loss")
+    axes.set_title("Loss by step", fontsize=10)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def _curve(lines: list[dict], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, values) of one metric, where it was logged."""
+    points = [(line["step"], line["metrics"][name]) for line in lines if name in line["metrics"]]
+    return tuple(np.array(points, dtype=float).reshape(-1, 2).T)
 
 
 def score_figure(rows: list[tuple[str, float, float, float]], metric: str, chance: float) -> Figure:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from raypath.cli import app
+from raypath.data.pool import load_pool, open_pool
 from raypath.errors import BadInput
 from raypath.export_job import export, find_origin
 from raypath.hashing import file_sha256
@@ -120,7 +121,7 @@ def test_timm_puts_a_new_classifier_on_it(tmp_path):
 def test_the_example_of_the_card_runs(tmp_path, monkeypatch):
     folder = export_encoder(encoder_of(TINY), tmp_path / "export")
     text = (folder / "README.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0].replace("DIR", str(folder))
+    code = text.split("```python\n")[1].split("```")[0].replace(f"local-dir:{folder.name}", f"local-dir:{folder}")
     assert len(code.strip().splitlines()) == 6
     names = {}
     exec(code, names)  # our own text, three lines above
@@ -128,8 +129,8 @@ def test_the_example_of_the_card_runs(tmp_path, monkeypatch):
 
 
 def test_two_exports_are_equal_byte_for_byte(tmp_path):
-    first = export_encoder(encoder_of(TINY), tmp_path / "first", sections={"Trained on": {"slides": 3}})
-    second = export_encoder(encoder_of(TINY), tmp_path / "second", sections={"Trained on": {"slides": 3}})
+    first = export_encoder(encoder_of(TINY), tmp_path / "first" / "out", sections={"Trained on": {"slides": 3}})
+    second = export_encoder(encoder_of(TINY), tmp_path / "second" / "out", sections={"Trained on": {"slides": 3}})
     names = sorted(path.name for path in first.iterdir())
     assert names == ["README.md", "config.json", "model.safetensors"]
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
@@ -262,10 +263,28 @@ def test_a_run_is_exported_with_what_its_files_say(run, tmp_path):
     model = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     torch.testing.assert_close(timm_features(model, TINY, tiles_of(32)), newest(tiles_of(32)), rtol=1e-5, atol=1e-6)
 
-    again = call("export", run, "--to", tmp_path / "again", "--license", "Apache-2.0")
+    assert 'timm.create_model("local-dir:out", pretrained=True)' in text
+    assert "| ended |" not in text  # at its last step, which need not be said
+    again = call("export", run, "--to", tmp_path / "again" / "out", "--license", "Apache-2.0")
     assert again.exit_code == 0
     for path in (tmp_path / "out").iterdir():
-        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+        assert path.read_bytes() == (tmp_path / "again" / "out" / path.name).read_bytes()
+
+
+def test_the_tasks_of_a_pool_are_named_with_their_classes_and_images(run, tmp_path):
+    for number in range(5):
+        path = tmp_path / "cells" / ("round" if number < 3 else "flat") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    pool = load_pool(str(tmp_path / "cells"), ("train",))
+    config = CONFIG | {"index": "", "pool": str(tmp_path / "cells")}
+    write_checkpoint(run, 40, 2, {"config": config, "index_hash": pool.hash, "classes": [["flat", "round"]]})
+    assert "| task cells | 5 images of 2 classes: flat, round |" in exported_card(run, tmp_path / "out")
+    (tmp_path / "cells" / "flat" / "4.png").unlink()  # no longer the pool it was trained on
+    open_pool.cache_clear()  # another process would look anew
+    card = exported_card(run, tmp_path / "out")
+    assert "task cells" not in card
+    assert "| classes | 2 |" in card
 
 
 def test_the_best_look_is_exported_when_asked_for(run, tmp_path):
@@ -286,7 +305,9 @@ def test_the_best_look_is_exported_when_asked_for(run, tmp_path):
 def test_a_broken_checkpoint_is_passed_over_and_never_exported(run, tmp_path):
     newest = run / "checkpoints" / "step-00000040"
     (newest / "encoder.safetensors").write_bytes((newest / "encoder.safetensors").read_bytes()[:-8] + b"12345678")
-    assert "steps | 20 of 40" in exported_card(run, tmp_path / "run")
+    card = exported_card(run, tmp_path / "run")
+    assert "steps | 20 of 40" in card
+    assert "| ended | stopped at step 20, before its last step 40 |" in card
     with pytest.raises(BadInput, match=r"encoder.safetensors: its sha256 is not the one in checkpoint.json"):
         export(newest, tmp_path / "out")
     with pytest.raises(BadInput, match="its sha256 is not the one"):

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from raypath.benchmarks import Predictions
 from raypath.study.figures import confusion_figure, loss_figure, score_figure, segmentation_figure
@@ -56,6 +57,22 @@ def test_the_loss_is_drawn_over_its_steps(num_steps, tmp_path):
     assert list(every.get_xdata()) == list(range(1, num_steps + 1))
     assert every.get_ydata()[-1] == pytest.approx(5 - num_steps / 100)
     assert len(mean) == (num_steps == 100)
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+    assert figure.axes[0].get_title() == "Loss by step"
+    strongest = np.array(to_rgb((mean or [every])[0].get_color()))
+    assert strongest @ [0.3, 0.6, 0.1] < 0.5  # dark enough on white
+    assert np.array(to_rgb(every.get_color())) @ [0.3, 0.6, 0.1] < 0.7
+
+
+def test_the_loss_of_who_knows_nothing_is_a_dashed_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": s, "time": 0, "metrics": {"loss": 4.0, "uninformed_loss": 3 + s / 10}} for s in (1, 2, 3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    figure = loss_figure(path)
+    _, dashed = figure.axes[0].lines
+    assert (list(dashed.get_xdata()), dashed.get_linestyle()) == ([1, 2, 3], "--")
+    assert dashed.get_ydata() == pytest.approx([3.1, 3.2, 3.3])
+    assert "knows nothing" in figure.axes[0].get_legend().get_texts()[1].get_text()
 
 
 def test_a_run_without_steps_or_with_a_loss_that_is_no_number_is_drawn(tmp_path):
