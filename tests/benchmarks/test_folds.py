@@ -7,6 +7,7 @@ from PIL import Image
 
 from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, Predictions
 from raypath.benchmarks.folds import default_protocol, nested, pool
+from raypath.benchmarks.pixel_metrics import PixelPredictions
 from raypath.errors import BadInput
 
 
@@ -89,6 +90,34 @@ def test_copies_and_parts_of_one_image_stay_in_one_fold(tmp_path):
         for split in ("train", "val", "test"):
             found = {int(sample) for sample in of_split(fold, split)}
             assert found == {number ^ 1 for number in found}
+
+
+def test_pairs_that_belong_together_take_their_patients_along():
+    benchmark = patients_set()
+    pairs = [("000/0", "010/1"), ("010/0", "020/0"), ("003/1", "004/0")]  # p0 - p10 - p20, p3 - p4
+    for fold in nested(benchmark, num_folds=5, num_repeats=2, together=pairs):
+        split_of = {row["patient"]: row["split"] for row in fold.table.to_pylist()}
+        assert split_of["p0"] == split_of["p10"] == split_of["p20"]
+        assert split_of["p3"] == split_of["p4"]
+        assert "3 pairs of near-duplicates kept together" in fold.split_note
+    apart = list(nested(benchmark, num_folds=5, num_repeats=2))
+    assert any(len({r["split"] for r in fold.table.to_pylist() if r["patient"] in ("p3", "p4")}) == 2 for fold in apart)
+    within = nested(benchmark, num_folds=5, num_repeats=2, together=[("001/0", "001/1")])  # changes nothing
+    assert [fold.data_hash for fold in within] == [fold.data_hash for fold in apart]
+
+
+def test_segmentations_are_pooled_as_they_are():
+    benchmark = replace(patients_set(), kind="segmentation", strata=("x", "y"))
+    parts = []
+    for fold in nested(benchmark, num_folds=5, num_repeats=1):
+        rows = [row for row in fold.table.to_pylist() if row["split"] == "test"]
+        counts = np.array([[[int(row["sample"][:3]), 1], [2, 3]] for row in rows])
+        parts.append(PixelPredictions([r["sample"] for r in rows], [r["patient"] for r in rows], counts, ("a", "b")))
+    (pooled,) = pool(parts, benchmark)
+    assert pooled.sample == tuple(sorted(benchmark.table["sample"].to_pylist()))
+    assert pooled.confusion[:, 0, 0].tolist() == [int(sample[:3]) for sample in pooled.sample]
+    with pytest.raises(BadInput, match="12 samples are missing"):
+        pool(parts[1:], benchmark)
 
 
 def test_a_class_of_too_few_patients_is_named():

@@ -102,6 +102,24 @@ def test_copies_across_splits_are_found_however_they_lie_and_nothing_else(tmp_pa
     assert list(map(str, moved.pairs)) == list(map(str, search.pairs))
 
 
+def test_between_groups_splits_have_no_say_and_a_group_is_not_compared_with_itself(tmp_path):
+    pictures = [(f"{n:02}", "train", texture(n)) for n in range(20)]
+    pictures += [(f"{n + 20}", "train", turned(texture(n), turn)) for n, turn in enumerate(TURNS)]
+    pictures += [(f"{n}", "train", texture(0)) for n in range(60, 90)]  # of one group, and more than are compared
+    table = save_set(tmp_path, pictures)
+    groups = [name if int(name) < 60 else "many" for name, *_ in pictures]
+    groups[3] = groups[23] = "both"
+    found = names_of(find(table, groups=groups))
+    expected = {frozenset((f"{n:02}", f"{n + 20}")) for n in range(8) if n != 3}
+    assert expected <= found
+    rest = found - expected  # each of the group has one partner outside at least, and none inside
+    assert {min(pair) for pair in rest} <= {"00", "20"}
+    assert {max(pair) for pair in rest} == {str(n) for n in range(60, 90)}
+    order = np.random.default_rng(0).permutation(len(table))
+    assert names_of(find(table.take(order), groups=[groups[row] for row in order])) == found
+    assert find(table).pairs == ()
+
+
 def test_stain_and_light_have_no_say_and_flat_samples_are_named(tmp_path):
     darker = texture(1).point([int(value * 0.6 + 20) for value in range(256)] * 3)
     blank = Image.new("RGB", (64, 64), (240, 238, 241))
