@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from raypath.cli import app
-from raypath.embed_job import EmbedSettings, _wanted
+from raypath.embed_job import EmbedSettings, _wanted, embed_slides
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.models import ColourEncoder, EncoderSettings
@@ -46,7 +46,9 @@ def test_slides_become_files_bad_ones_are_set_aside_and_a_second_call_does_nothi
     first = call(*ask)
     assert first.exit_code == 3, first.output
     assert "1 of 3 slides were set aside (33%), allowed are 10%; the features of the others" in first.stderr
-    assert "tiny.safetensors: 16 features of tiles of 32 px (the encoder's) at 1 um per px (as asked for)" in first.stdout
+    assert (
+        "tiny.safetensors: 16 features of tiles of 32 px (the encoder's) at 1 um per px (as asked for)" in first.stdout
+    )
     assert f"  cut: {slides / 'cut.svs'}: " in first.stdout
     assert "2 of 3, 0 of them done before" in first.stdout
     assert "tiles/s" in first.stdout
@@ -127,6 +129,4 @@ def test_what_is_not_known_is_asked_for_before_anything_starts(tmp_path):
 def test_an_index_is_no_place_for_features(tmp_path):
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(BadInput, match="is an index; give the features a folder of their own"):
-        from raypath.embed_job import embed_slides
-
         embed_slides(tmp_path, EmbedSettings(encoder="colour", out=str(tmp_path)), None, lambda: None)
