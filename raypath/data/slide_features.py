@@ -111,7 +111,7 @@ def _run(numbers: list[int], job: FeatureJob, module: ray.ObjectRef, actors: lis
         data = data.map(
             _SlideActor,
             fn_constructor_kwargs={"job": job, "module": module, "actors": actors},
-            concurrency=(1, most),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
             num_cpus=1,
             max_restarts=2,
             max_task_retries=1,
