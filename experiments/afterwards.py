@@ -43,7 +43,7 @@ def record_outcome(
     tracker.log_picture(run_id, sheet_of(config, source, encoder), "neighbours.png")
     place = tracker.place_of_pictures(run_id)
     if place:
-        say(f"pictures: {place} (tiles, views, loss, neighbours)")
+        say(f"pictures: {place}")
 
 
 def sheet_of(config: PretrainConfig, source: Source, encoder: Path):
