@@ -20,7 +20,7 @@ from copies import look_for_copies
 from scoring import LEDGER, patient_scores_of
 from transfers import compare, decided, table_of
 
-from raypath.benchmarks import ImagesSettings, Predictions, score
+from raypath.benchmarks import ImagesSettings, PhantomsSettings, Predictions, score
 from raypath.benchmarks.folds import nested
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
 from raypath.benchmarks.splits import SplitSettings
@@ -332,6 +332,12 @@ def test_near_duplicates_end_a_given_split_with_a_sheet_unless_they_are_waived(
     assert str(picture) in capsys.readouterr().out
     unsearched = look_for_copies(replace(given, max_near_duplicate_samples=39), given.benchmark.load(0))
     assert unsearched.tags == {"raypath.near_duplicates": "not searched (40 samples)"}
+
+
+def test_phantoms_are_not_searched(config, phantom_folder):
+    drawn = replace(config, benchmark=PhantomsSettings(path=str(phantom_folder)), evaluation="given")
+    looked = look_for_copies(drawn, drawn.benchmark.load(0))
+    assert looked.tags == {"raypath.near_duplicates": "not searched (phantoms)"}
 
 
 def test_near_duplicates_stay_in_one_fold(config, tracker, tmp_path):

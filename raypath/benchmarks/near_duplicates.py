@@ -199,7 +199,7 @@ def _read_all(
 
 
 def pictures(rows: Sequence[dict[str, Any]], extent_px: int) -> Iterator[Image.Image]:
-    """The picture of each row of a benchmark: an image as it is, a tile of a slide at `extent_px`."""
+    """The picture of each row of a benchmark: an image as it is, a tile of a slide at `extent_px` or its px of level 0, if fewer."""
     handles = SlideHandles(4)
     for row in rows:
         try:
@@ -207,7 +207,8 @@ def pictures(rows: Sequence[dict[str, Any]], extent_px: int) -> Iterator[Image.I
                 yield open_image(row["path"], item=row.get("item"), box=row.get("box"))
                 continue
             with handles.lend(local_path(row["slide"]), row["slide_mpp"]) as slide:
-                yield Image.fromarray(slide.read(row["x_l0"], row["y_l0"], row["extent_l0"], extent_px))
+                side_px = min(extent_px, row["extent_l0"])  # no pixel is invented
+                yield Image.fromarray(slide.read(row["x_l0"], row["y_l0"], row["extent_l0"], side_px))
         except UNREADABLE as error:
             place = row.get("path") or row["slide"]
             raise BadInput(f"{place}: cannot be read ({error}); mend or remove the file, or its row") from None

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from raypath.benchmarks import IMAGE_SCHEMA, Benchmark
+from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, load_phantoms
 from raypath.benchmarks.near_duplicate_sheet import laid_on, sheet
-from raypath.benchmarks.near_duplicates import check, compare, find, rings_of
+from raypath.benchmarks.near_duplicates import check, compare, find, pictures, rings_of
 from raypath.errors import BadInput
 
 TURNS = [None, *Image.Transpose]  # the 8 flips and right angles
@@ -118,6 +118,15 @@ def test_between_groups_splits_have_no_say_and_a_group_is_not_compared_with_itse
     order = np.random.default_rng(0).permutation(len(table))
     assert names_of(find(table.take(order), groups=[groups[row] for row in order])) == found
     assert find(table).pairs == ()
+
+
+def test_tiles_of_a_slide_are_read_with_the_pixels_they_have(phantom_folder):
+    table = load_phantoms(phantom_folder, extent_px=64, mpp=0.5, max_per_class_and_slide=3).table
+    first = table.slice(0, 1).to_pylist()[0]
+    own, copy = {**first, "split": "train"}, {**first, "sample": "copy", "split": "test"}
+    assert [picture.size for picture in pictures([first], 128)] == [(first["extent_l0"],) * 2]
+    search = find(pa.Table.from_pylist([own, copy], schema=table.schema))
+    assert names_of(search) == {frozenset((first["sample"], "copy"))}
 
 
 def test_stain_and_light_have_no_say_and_flat_samples_are_named(tmp_path):
