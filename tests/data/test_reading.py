@@ -127,14 +127,14 @@ def test_a_file_system_that_fails_is_a_fault_of_the_tile(slides, tmp_path, monke
     index = index_of(tmp_path / "index", *slides)
     plan = Plan(index.num_tiles, PLAN, seed=0)
     reader = WindowReader(index, plan, {})
-    lend = reader.handles.lend
+    lend = reader.tiles.handles.lend
 
     def stale(path, *args, **kwargs):
         if Path(path) == slides[0]:
             raise OSError(errno.ESTALE, "Stale file handle")
         return lend(path, *args, **kwargs)
 
-    monkeypatch.setattr(reader.handles, "lend", stale)
+    monkeypatch.setattr(reader.tiles.handles, "lend", stale)
     rows = reader.read(np.arange(plan.epoch_length))
     assert (rows["fault"][rows["slide"] == 0] == TILE_FAULTS.index(SlideUnreadable)).all()
     assert (rows["fault"][rows["slide"] != 0] == 0).all()
