@@ -46,7 +46,7 @@ from raypath.errors import BadInput
 from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import encoder_id, short_name
 from raypath.protocols.segment import SegmentSettings
-from raypath.protocols.transfer import TransferConfig, check_protocol, evaluated
+from raypath.protocols.transfer import TransferConfig, check_encoder, check_protocol, evaluated
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import segmentation_figure
 from raypath.study.statistics import score_interval
@@ -67,6 +67,7 @@ def main(arguments: list[str]) -> None:
     config = transfer_config(assignments, default="finetune")
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
+    check_encoder(config)
     run_transfer(config, opens_test=opens_test, reopen=reopen)
 
 

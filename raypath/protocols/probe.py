@@ -38,11 +38,10 @@ class ProbeSettings:
             raise ValueError(
                 f"lowest_c={self.lowest_c}, highest_c={self.highest_c}: expected 0 < lowest_c <= highest_c"
             )
-        if self.num_c < 1 or self.max_iter < 1 or self.max_extensions < 0:
-            raise ValueError(
-                f"num_c={self.num_c}, max_iter={self.max_iter}, max_extensions={self.max_extensions}: expected 1 or more,"
-                " 1 or more, and 0 or more"
-            )
+        if self.num_c < 1 or self.max_iter < 1:
+            raise ValueError(f"num_c={self.num_c}, max_iter={self.max_iter}: expected 1 or more")
+        if self.max_extensions < 0:
+            raise ValueError(f"max_extensions={self.max_extensions}: expected 0 or more")
 
 
 @dataclass(frozen=True, eq=False)

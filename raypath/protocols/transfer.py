@@ -109,12 +109,8 @@ def evaluated(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
     return replace(config, evaluation=evaluation, num_repeats=num_repeats if evaluation == "nested" else None)
 
 
-def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
-    """Raise BadInput, before anything is read, for a protocol that is none for the benchmark or for the encoder."""
-    kind, is_dense = config.protocol.kind, benchmark.kind == "segmentation"
-    if isinstance(config.protocol, OF_PIXELS) != is_dense:
-        fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
-        raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
+def check_encoder(config: TransferConfig) -> None:
+    """Raise BadInput, before the benchmark is read, for a protocol that the encoder has nothing for."""
     if isinstance(config.protocol, PixelColourSettings) and config.encoder != COLOUR:
         raise BadInput(
             "protocol.kind=pixel_colour looks at colours alone: set encoder=colour, or protocol.kind=segment"
@@ -123,6 +119,15 @@ def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
         raise BadInput(f"encoder={config.encoder} has no maps: set protocol.kind=pixel_colour and encoder=colour")
     if isinstance(config.protocol, FinetuneSettings) and config.encoder in WITHOUT_WEIGHTS:
         raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: set protocol.kind=probe")
+
+
+def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
+    """Raise BadInput, before any pixel is read, for a protocol that is none for the benchmark or for the encoder."""
+    check_encoder(config)
+    kind, is_dense = config.protocol.kind, benchmark.kind == "segmentation"
+    if isinstance(config.protocol, OF_PIXELS) != is_dense:
+        fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
+        raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
     if is_dense and (config.extent_px or config.batch_norm != "keep" or config.scale == "match_mpp"):
         raise BadInput(
             f"extent_px={config.extent_px}, batch_norm={config.batch_norm}, scale={config.scale} with protocol.kind={kind}: images"
