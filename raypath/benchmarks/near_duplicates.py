@@ -199,7 +199,7 @@ def _read_all(
 
 
 def pictures(rows: Sequence[dict[str, Any]], extent_px: int) -> Iterator[Image.Image]:
-    """The picture of each row: an image as it is, a tile of a slide at `extent_px`, or its px of level 0 if those are fewer."""
+    """The picture of each row of a benchmark: an image as it is, a tile at `extent_px` or its px of level 0, if fewer."""
     handles = SlideHandles(4)
     for row in rows:
         try:

@@ -72,8 +72,6 @@ def test_what_does_not_fit_is_named(tmp_path, monkeypatch):
     other = write(tmp_path, "y", (41, 50))
     with pytest.raises(BadInput, match=r"x\.png.*its mask is 50 x 41 px, the image 50 x 40"):
         read_masked(table(row | {"mask": other["mask"]}), "values", CLASSES)
-    with pytest.raises(BadInput, match="masks are slides too"):
-        read_masked(pa.table({"slide": ["s"]}), "values", CLASSES)
     monkeypatch.setattr(masked_images, "MAX_BYTES", 4 * 40 * 50 * 2)
     assert len(read_masked(table(row, row), "values", CLASSES)) == 2
     monkeypatch.setattr(masked_images, "open_image", lambda *a, **k: pytest.fail("decoded for nothing"))
