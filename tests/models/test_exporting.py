@@ -327,8 +327,8 @@ def exported_card(source, folder):
 def test_a_checkpoint_and_its_file_are_the_run(run, tmp_path):
     checkpoint = run / "checkpoints" / "step-00000020"
     assert verify(checkpoint)
-    by_folder = exported_card(checkpoint, tmp_path / "folder")
-    assert by_folder == exported_card(checkpoint / "encoder.safetensors", tmp_path / "file")
+    by_folder = exported_card(checkpoint, tmp_path / "one" / "card")
+    assert by_folder == exported_card(checkpoint / "encoder.safetensors", tmp_path / "other" / "card")
     assert "| steps | 20 of 40, 8 tiles each |" in by_folder
     assert "| loss | 3.5 |" in by_folder
 

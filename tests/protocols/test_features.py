@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from raypath.data import embedding
 from raypath.models import ColourEncoder, build_encoder
 from raypath.protocols import features
 from tests.protocols import small
@@ -15,7 +16,7 @@ def test_the_size_of_the_batches_changes_nothing(encoder, monkeypatch):
     whole = features.features_of(encoder, images, CPU)
     assert whole.shape == (10, encoder.width)
     assert whole.dtype == np.float32
-    monkeypatch.setattr(features, "_BATCH", 3)
+    monkeypatch.setattr(embedding, "_BATCH", 3)
     np.testing.assert_allclose(features.features_of(encoder, images, CPU), whole, rtol=1e-5, atol=1e-6)
 
 
