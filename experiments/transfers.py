@@ -43,6 +43,8 @@ from raypath.study.statistics import Difference, Interval, paired_difference, sc
 from raypath.sweep import TrialLog, Winner, check_sweep, num_trials, sweep, trial_name
 from raypath.tracking import Tracker
 
+_WIDTH = 120  # of a table in a log: 80 would cut the encoders' names
+
 
 @dataclass(frozen=True)
 class Entrant:
@@ -378,19 +380,20 @@ def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
     tested = f"{first.interval.num_samples} samples"
     tested = f"nested folds, each of {tested} tested once" if is_nested else f"test of {tested}"
     table = Table(title=f"{benchmark.name}: {benchmark.primary}, {tested}, {unit}")
-    repeats = [f"mean of {len(first.repeats)} repeats"] if is_nested else []
+    has_repeats = len(first.repeats) > 1
+    repeats = [f"mean of {len(first.repeats)} repeats"] if has_repeats else []
     for column in ("encoder", "val", "test [95 %]", *repeats, "first minus it [95 %]"):
         table.add_column(column, justify="left" if column == "encoder" else "right", no_wrap=column != "encoder")
     for result in results:
         difference = "" if result is first else text_of(difference_of(first, result, benchmark), signed=True)
-        mean = [f"{np.mean(result.repeats):.3f}"] if is_nested else []
+        mean = [f"{np.mean(result.repeats):.3f}"] if has_repeats else []
         table.add_row(result.encoder, f"{result.val_score:.3f}", text_of(result.interval), *mean, difference)
     return table
 
 
 def show_table(results: list[Scored], benchmark: Benchmark) -> None:
     """The table, and under it how each score was reached."""
-    console.print(table_of(results, benchmark))
+    console.print(table_of(results, benchmark), width=console.width if console.is_terminal else _WIDTH)
     for result in results:
         say(f"  {result.encoder}: {result.how}")
 
