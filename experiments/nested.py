@@ -129,7 +129,7 @@ def place_of(config: TransferConfig, number: int) -> str:
 
 def text_of_folds(scores: FoldScores, interval: Interval, metric: str) -> str:
     """The score with its interval, and what the other repeats say."""
-    unit = "patients" if interval.level == "patient" else "images (no patients are known: the interval is too narrow)"
+    unit = "patients" if interval.level == "patient" else "images (not patients: the interval is too narrow)"
     text = f"{metric} {interval.estimate:.3f} [{interval.low:.3f}, {interval.high:.3f}], 95 % over {interval.num_patients} {unit}"
     if len(scores.repeats) == 1:
         return text

@@ -6,6 +6,7 @@ probed. Frozen protocols have no trials: each encoder is fitted as it is, on the
 folds, the same for all.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Entrant:
     @property
     def stem(self) -> str:
         """A file name for what is made of it, different for different weights."""
-        return self.identity.replace(" ", "-")
+        return re.sub(r"[^A-Za-z0-9._@()-]+", "-", self.identity)
 
     @property
     def identity(self) -> str:

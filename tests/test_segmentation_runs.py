@@ -24,6 +24,7 @@ from raypath.protocols import FinetuneSettings
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.transfer import TransferConfig, check_protocol, train_rows
+from raypath.tracking import open_tracking
 from tests.protocols import segmented, small
 
 QUICK = SegmentSettings(crop_px=32, num_steps=32, batch=4, lr=1e-2, head="unet", jitter=0.0, validate_every=16)
@@ -48,35 +49,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-class FakeTracker:
-    """Keeps what it is told, where MLflow would."""
-
-    def __init__(self):
-        self.metrics, self.pictures, self.ended = {}, [], []
-
-    def start_run(self, name, **kwargs):
-        return name
-
-    def log_metrics(self, run_id, metrics, step=None):
-        self.metrics |= metrics
-
-    def log_picture(self, run_id, picture, name):
-        assert Path(picture).is_file()
-        self.pictures.append(name)
-
-    def set_tags(self, run_id, tags):
-        self.tags = tags
-
-    def end_run(self, run_id, status):
-        self.ended.append(status)
-
-
 @pytest.mark.parametrize("kind", ["segment", "pixel_colour"])
 def test_a_run_leaves_scores_predictions_and_a_picture(kind, config, tmp_path, monkeypatch, capsys):
-    tracker = FakeTracker()
     monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(finetune_script.launch, "start_ray", lambda: None)  # nothing here needs it
-    monkeypatch.setattr(finetune_script.launch, "start_tracking", lambda: tracker)
     if kind == "pixel_colour":
         config = replace(config, encoder="colour", protocol=PixelColourSettings())
     glas = GlaSSettings(path=str(segmented.write_glas(tmp_path / "glas")))
@@ -84,8 +61,11 @@ def test_a_run_leaves_scores_predictions_and_a_picture(kind, config, tmp_path, m
     finetune_script.run_transfer(config, opens_test=True)
     said, benchmark = capsys.readouterr().out, config.benchmark.load(config.seed)
     (folder,) = (tmp_path / "runs").glob(f"{kind}-glas-*")
-    assert tracker.ended == ["FINISHED"]
-    assert tracker.pictures == ["val.png"]
+    tracker = open_tracking(f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}", "raypath")
+    (mlflow_run,) = tracker.client.search_runs([tracker.experiment_id])
+    assert mlflow_run.info.status == "FINISHED"
+    pictures = tracker.client.list_artifacts(mlflow_run.info.run_id, "pictures")
+    assert "pictures/val.png" in [picture.path for picture in pictures]
     with Image.open(folder / "val.png") as image:
         assert min(image.size) > 400
     for split in ("val", "test"):
@@ -93,7 +73,7 @@ def test_a_run_leaves_scores_predictions_and_a_picture(kind, config, tmp_path, m
         scores = score_pixels(predictions)
         rows = benchmark.table.filter(pc.equal(benchmark.table["split"], split))
         assert sorted(predictions.sample) == rows["sample"].to_pylist()
-        assert tracker.metrics[f"{split}_miou_macro"] == scores["miou_macro"] > 0.5  # of one class: 0.35
+        assert mlflow_run.data.metrics[f"{split}_miou_macro"] == scores["miou_macro"] > 0.5  # of one class: 0.35
         assert f"{split}: miou_macro {scores['miou_macro']:.3f}  (4 samples)" in said
     opening = json.loads((tmp_path / "runs" / LEDGER).read_text())
     assert opening["data_hash"] == benchmark.data_hash

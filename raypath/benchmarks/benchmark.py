@@ -87,6 +87,8 @@ class Benchmark:
     """What `label` numbers where classes belong to pixels; else empty, and `label` numbers `classes`."""
     built: tuple[Count, ...] = ()
     """What was found beside what was published, for a set that is known."""
+    is_of_one_patient: bool = False
+    """Whether all samples are of one patient, whatever their groups are called: tagged on every run."""
     waived: tuple[str, ...] = ()
     """Rules that somebody waived by name, e.g. "patient": tagged on every run."""
 
@@ -128,6 +130,7 @@ class Benchmark:
         """What must be seen beside any score: rules that were waived, data that are not the paper's."""
         wrong = [str(count) for count in self.built if not count.is_equal]
         found = {"raypath.data": f"not the paper's data: {'; '.join(wrong)}"} if wrong else {}
+        found |= {"raypath.patients": "one patient"} if self.is_of_one_patient else {}
         return found | ({"raypath.waived": ", ".join(self.waived)} if self.waived else {})
 
     def write_split(self, folder: Path) -> Path:

@@ -86,6 +86,7 @@ class SpotsSettings:
             name="spots",
             classes=classes,
             mpp=mpp,
+            is_of_one_patient=self.is_one_patient,
             notes=[*self._notes(split_of), *(f"{count} {what}" for what, count in sorted(said.items()) if count)],
         )
 

@@ -47,6 +47,7 @@ def tile_benchmark(
     strata: Sequence[str] = (),
     also_built: Mapping[str, int] | None = None,
     is_patient_waived: bool = False,
+    is_of_one_patient: bool = False,
 ) -> Benchmark:
     """The benchmark of some slides; those without tiles have no part in it.
 
@@ -84,6 +85,7 @@ def tile_benchmark(
         strata=kept if strata else (),
         built=tuple(Count(what, found.get(what, 0), facts.counts.get(what)) for what in {**found, **facts.counts}),
         waived=tuple(leak.rule for leak in leaks),
+        is_of_one_patient=is_of_one_patient,
     )
 
 

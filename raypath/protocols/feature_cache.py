@@ -54,9 +54,11 @@ class FeatureCache:
         found: dict[str, np.ndarray] = {}
         for path in sorted(self.folder.glob("part-*.parquet")):
             try:
-                table = pq.read_table(path)
-                contents = table["content"].to_pylist()
-                values = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+                contents = pq.read_table(path, columns=["content"])["content"].to_pylist()
+                if wanted.isdisjoint(contents):
+                    continue  # of another set: its features are not even read
+                feature = pq.read_table(path, columns=["feature"])["feature"]
+                values = feature.combine_chunks().flatten().to_numpy(zero_copy_only=False)
             except (OSError, pa.ArrowInvalid, KeyError) as error:
                 raise BadInput(
                     f"{path}: not a sound file of features ({error}); delete it, they are computed anew"

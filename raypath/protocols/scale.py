@@ -74,15 +74,17 @@ class Feeding:
 def feeding_of(encoder: nn.Module, benchmark: Benchmark, scale: Scale, extent_px: int = 0) -> Feeding:
     """How `encoder` is fed with the samples of `benchmark`; `extent_px` replaces the extent it was trained on.
 
-    Opens the header of every image (8 threads; a minute for a million). Raises BadInput for match_mpp where the benchmark or the
-    encoder does not know its um per px, and for samples smaller than one token.
+    Opens the header of every image where its size matters (8 threads; a minute for a million). Raises BadInput for match_mpp where
+    the benchmark or the encoder does not know its um per px, and for samples smaller than one token.
     """
     settings = getattr(encoder, "settings", None)
     trained = _trained_mpp(encoder)
     extent_px = extent_px or (settings.input_px if settings else _ANY_EXTENT_PX)
+    if scale == "resize" and benchmark.mpp is None:
+        return Feeding(frame=Frame(extent_px=extent_px), mpp=None, trained_mpp=trained)  # no header is opened
     sides = sides_of(benchmark)
     if scale == "resize":
-        mpp = benchmark.mpp and benchmark.mpp * float(np.median(sides)) / extent_px
+        mpp = benchmark.mpp * float(np.median(sides)) / extent_px
         return Feeding(frame=Frame(extent_px=extent_px), mpp=mpp, trained_mpp=trained)
     factor = 1.0 if scale == "native" else _factor(benchmark, trained)
     smallest = int(sides.min())

@@ -1,7 +1,7 @@
 """How sure a score is, and whether two encoders differ: intervals that know about patients.
 
 Images of one patient resemble each other, so the patient is what is drawn again: an interval over images is too narrow. Where no
-sample names a patient, each image stands for itself and the result says level "image".
+sample names a patient, or all are of one, each image stands for itself and the result says level "image".
 
 One decision: bootstrap-t. Every resample is judged by its own jackknife standard error (delete one patient), because with 20 to
 40 patients the plain percentile interval covers too rarely. Most scores need no more than counts per patient (`counts`: how many
@@ -89,7 +89,7 @@ def score_interval(
 ) -> Interval:
     """The score of one encoder with its interval.
 
-    Raises BadInput for another metric, one that these predictions do not have (pixels or labels), or fewer than two patients.
+    Raises BadInput for another metric, one that these predictions do not have (pixels or labels), or fewer than two samples.
     """
     return Interval(**_interval([predictions], metric, num_resamples, seed, confidence))
 
@@ -146,10 +146,13 @@ def _interval(predictions, metric, num_resamples, seed, confidence) -> dict:
     kind = Predictions if metric == "auroc" else COUNTED[metric].kind
     if not isinstance(first, kind):
         raise BadInput(f"metric {metric!r} is a score of {kind.__name__}, not of {type(first).__name__}")
-    groups = [p if p is not None else f"\0{s}" for p, s in zip(first.patient, first.sample, strict=True)]
+    is_by_patient = len(set(first.patient)) > 1
+    groups = [
+        p if is_by_patient and p is not None else f"\0{s}" for p, s in zip(first.patient, first.sample, strict=True)
+    ]
     names, group_of = np.unique(np.asarray(groups, dtype=object), return_inverse=True)
     if len(names) < 2:
-        raise BadInput(f"an interval needs at least two patients, found {len(names)}; score more patients")
+        raise BadInput(f"an interval needs at least two samples, found {len(names)}; score more")
     if metric == "auroc":
         bounds = (0.0, 1.0)
         method, estimate, low, high = _student(predictions, group_of, len(names), confidence)
@@ -167,7 +170,7 @@ def _interval(predictions, metric, num_resamples, seed, confidence) -> dict:
         "high": float(high),
         "num_patients": len(names),
         "num_samples": len(first.sample),
-        "level": "patient" if any(patient is not None for patient in first.patient) else "image",
+        "level": "patient" if is_by_patient else "image",
         "method": method,
     }
 

@@ -53,7 +53,10 @@ def test_slides_are_named_or_one_is_left_out(folder):
         {"C2": "val", "C3": "train", "C4": "test"},
     ]
     assert "one patient" in named.split_note
-    assert "one patient" not in SpotsSettings(path=str(folder), **SETTINGS, is_one_patient=False).load(0).split_note
+    assert named.tags["raypath.patients"] == "one patient"
+    several = SpotsSettings(path=str(folder), **SETTINGS, is_one_patient=False).load(0)
+    assert "one patient" not in several.split_note
+    assert several.tags == {}
 
 
 def test_classes_can_be_left_out(folder):

@@ -156,9 +156,17 @@ def test_where_nothing_varies_the_percentile_interval_says_so():
     assert score_interval(lonely, "accuracy").method == "bootstrap-t"
 
 
+def test_images_of_one_patient_stand_for_themselves_and_the_interval_says_so():
+    label, is_right = np.arange(40) % 2, np.arange(40) % 3 > 0
+    one, unnamed = (make(label, is_right, [patient] * 40) for patient in ("p", None))
+    assert score_interval(one) == score_interval(unnamed)
+    assert (score_interval(one).level, score_interval(one).num_patients) == ("image", 40)
+    assert score_interval(one).low < score_interval(one).high
+
+
 def test_bad_input():
-    alone = make([0, 1], [True, False], ["p", "p"])
-    with pytest.raises(BadInput, match="at least two patients, found 1"):
+    alone = make([0], [True], ["p"])
+    with pytest.raises(BadInput, match="at least two samples, found 1"):
         score_interval(alone)
     a, _ = simulate(5, np.random.default_rng(6))
     with pytest.raises(BadInput, match="metric 'macro_f1': expected one of accuracy, balanced_accuracy, auroc"):
