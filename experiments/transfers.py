@@ -316,10 +316,11 @@ def tune_trials(
     failed = f", {winner.num_failed} failed" if winner.num_failed else ""
     params = trial_name(winner.params).replace(" ", ", ")
     how = f"best of {winner.num_trials} trials{failed}: {params}, epoch {winner.epoch}"
-    frame = feeding(config, entrant.benchmark).frame
+    fed = feeding(config, entrant.benchmark)
+    tracker.set_tags(run_id, fed.tags)
 
     def predict(rows: pa.Table) -> Predictions:
-        return winner.predict(config, Samples.of(rows, train.classes, frame), device_here())
+        return winner.predict(config, Samples.of(rows, train.classes, fed.frame), device_here())
 
     return predict, winner.val, how, run_id
 

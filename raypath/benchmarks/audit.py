@@ -6,6 +6,7 @@ header of every image file is opened; pixels are not decoded, so damage further 
 costs: every byte is read once, for the hash that finds exact copies.
 """
 
+import csv
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -19,11 +20,12 @@ from rich.table import Table
 
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
+from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.settings import KINDS, ImagesSettings
 from raypath.data.image_files import UNREADABLE
 from raypath.data.image_rows import IMAGE_SUFFIXES, MANIFEST_NAMES
 from raypath.data.manifest import SPLITS
-from raypath.errors import BadInput
+from raypath.errors import BadInput, SlideError
 
 PUBLISHED = tuple(kind for kind in KINDS if hasattr(kind, "recognise"))
 MAX_SIZES = 3
@@ -35,7 +37,7 @@ class Audit:
 
     place: Path
     kind: str
-    """The `benchmark.kind` that reads it; "images": no published set, but class folders or a manifest."""
+    """The `benchmark.kind` that reads it; "images" or "masks": no published set, but a person's own."""
     facts: Facts | None
     """What is published of it; None: nothing."""
     benchmark: Benchmark | None
@@ -63,7 +65,7 @@ def sets_in(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def audit(place: Path) -> list[Audit]:
     """What the set at `place` is: one Audit for every kind that recognises it, else one for class folders or a manifest."""
-    kinds = [kind for kind in PUBLISHED if kind.recognise(place)] or [ImagesSettings]
+    kinds = [kind for kind in PUBLISHED if kind.recognise(place)] or [_own_kind(place)]
     return [_audited(place, kind) for kind in kinds]
 
 
@@ -84,8 +86,22 @@ def report(found: Audit) -> Iterator[str | Table]:
         yield from (f"  - {note}" for note in found.benchmark.split_note.split("; "))
     yield f"  {_verdict(found)}"
     if not found.fault:
-        kind = f"benchmark.kind={found.kind} " if found.facts else ""
+        kind = f"benchmark.kind={found.kind} " if found.kind != ImagesSettings.kind else ""
         yield f"  to use it: {kind}benchmark.path={found.place}"
+
+
+def _own_kind(place: Path) -> type:
+    """Images with masks where there are such pairs, or a manifest that names masks and no label; else images with labels."""
+    manifest = place / MANIFEST_NAMES[0]
+    if not manifest.is_file():
+        has_pairs = any(
+            (place / part / "images").is_dir() and (place / part / "masks").is_dir() for part in ("", *SPLITS)
+        )
+        return MasksSettings if has_pairs else ImagesSettings
+    with manifest.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        columns = [column.strip().lower() for column in next(csv.reader(file), [])]
+    has_masks = any(column.startswith("mask") for column in columns)
+    return MasksSettings if has_masks and "label" not in columns else ImagesSettings
 
 
 def _is_set(folder: Path) -> bool:
@@ -98,7 +114,7 @@ def _audited(place: Path, kind: type) -> Audit:
     settings = kind(path=str(place))
     try:
         benchmark = settings.load(seed=0)
-    except BadInput as error:
+    except (BadInput, SlideError) as error:
         return Audit(place=place, kind=settings.kind, facts=facts, benchmark=None, sizes=Counter(), fault=str(error))
     sizes, faults = _headers(benchmark)
     fault = f"{len(faults)} image(s) cannot be opened, the first: {faults[0]}" if faults else ""
@@ -108,6 +124,8 @@ def _audited(place: Path, kind: type) -> Audit:
 def _headers(benchmark: Benchmark) -> tuple[Counter[tuple[int, int]], list[str]]:
     """The sizes of the image files, and a line for each that is no image."""
     sizes, faults = Counter(), []
+    if "path" not in benchmark.table.column_names:
+        return sizes, faults  # tiles: every slide was opened when they were made
     for path in pc.unique(benchmark.table["path"]).to_pylist():
         if path.lower().endswith(IMAGE_SUFFIXES):
             try:

@@ -21,6 +21,7 @@ def load_images(
     *,
     name: str | None = None,
     mpp: float | None = None,
+    label: str = "label",
     seed: int = 0,
     drop_classes: Sequence[str] = (),
     ignore_split: bool = False,
@@ -29,13 +30,14 @@ def load_images(
     """The benchmark of an image set.
 
     `path`: a manifest, a folder that holds one, or a folder of class folders (see `image_rows`). `name`: else the folder's.
-    `mpp`: um per px of the images; None: unknown, nothing is guessed. `seed`: of a split that is made. `drop_classes`: classes
-    to leave out. `ignore_split`: make a split although one is given (for one that divides patients).
+    `mpp`: um per px of the images; None: unknown, nothing is guessed. `label`: the manifest's column of the classes. `seed`: of a
+    split that is made. `drop_classes`: classes to leave out. `ignore_split`: make a split although one is given (for one that
+    divides patients).
 
     Raises BadInput for wrong cells, for a patient in two splits, and for a class that is not in all three splits.
     """
     path = Path(path)
-    rows, note = read_image_rows(path)
+    rows, note = read_image_rows(path, label=label)
     name = name or (path.parent if path.name in MANIFEST_NAMES else path.absolute()).name or path.stem
     facts = Facts(title=name, source=str(path), licence="not stated", mpp=mpp)
     notes = [note, f"left out: {', '.join(drop_classes)}" if drop_classes else ""]

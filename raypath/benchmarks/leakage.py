@@ -1,7 +1,7 @@
 """What may not stand on two sides of a split: a patient, a slide, tiles that share pixels.
 
-One decision: a leak is an error that lists what leaks, and only its name makes it pass: `split.waive=["patient"]` keeps the split,
-and every run on it is tagged. Nothing is moved or dropped to mend a split, for then it would be another one than was given.
+One decision: a leak is an error that lists what leaks, and only its name makes it pass: `benchmark.split.waive=["patient"]` keeps
+the split, and every run on it is tagged. Nothing is moved or dropped to mend a split: it would be another than the given one.
 
 Rectangles are compared by an R-tree (shapely's STRtree) inside one image or slide that stands in several splits, so a million
 tiles whose slides are undivided cost two passes over some columns. Near-duplicates need pixels: see `near_duplicates`.
@@ -24,9 +24,9 @@ _EVERYTHING = (0, 0, 2**31, 2**31)  # the whole of an image, whose size a table 
 _BOXES_AT_ONCE = 1_024  # each may meet all of the other split
 
 _REMEDY = {
-    "patient": "a patient belongs to one. Correct the split column, or pass ignore_split=True for a split by patient",
-    "slide": "a slide belongs to one. Correct the split column, or make a split (split.use_given=false)",
-    "overlap": "pixels belong to one. Cut without overlap, or keep what overlaps in one split (split.use_given=false)",
+    "patient": "a patient belongs to one. Correct the split column, or make a split by patient (benchmark.split.use_given=false)",
+    "slide": "a slide belongs to one. Correct the split column, or make a split (benchmark.split.use_given=false)",
+    "overlap": "pixels belong to one. Cut without overlap, or keep what overlaps in one split (benchmark.split.use_given=false)",
     "near_duplicate": "they are one picture. Keep them in one split, or leave one of each pair out",
 }
 
@@ -63,7 +63,10 @@ def check_leaks(leaks: Iterable[Leak], waived: Sequence[str], *, name: str) -> s
     leaks = list(leaks)
     faults = [leak for leak in leaks if leak.rule not in waived]
     if faults:
-        lines = [f'{name}: {leak}; {_REMEDY[leak.rule]}, or waive it: split.waive=["{leak.rule}"]' for leak in faults]
+        lines = [
+            f'{name}: {leak}; {_REMEDY[leak.rule]}, or waive it: benchmark.split.waive=["{leak.rule}"]'
+            for leak in faults
+        ]
         raise BadInput("\n".join(lines))
     return "; ".join(f"waived: {leak}" for leak in leaks)
 

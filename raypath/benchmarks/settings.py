@@ -50,6 +50,8 @@ class ImagesSettings:
     name: str | None = setting(None, identity=False)
     mpp: float | None = None
     """um per px of the images; null: nobody knows."""
+    label: str = "label"
+    """The manifest's column that holds the classes."""
     drop_classes: tuple[str, ...] = ()
     ignore_split: bool = False
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -60,6 +62,7 @@ class ImagesSettings:
             _required(self.path),
             name=self.name,
             mpp=self.mpp,
+            label=self.label,
             seed=seed,
             drop_classes=self.drop_classes,
             ignore_split=self.ignore_split,

@@ -11,6 +11,7 @@ split that lacks most classes, then to the one furthest below its share; with ve
 
 import csv
 import hashlib
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -163,9 +164,10 @@ def check_classes(labels: Sequence[int], splits: Sequence[str], classes: Sequenc
             short.append(class_name)
     if lines:
         listed = "; ".join(lines[:MAX_LISTED])
+        wanted = "benchmark.drop_classes=" + json.dumps(short[:MAX_LISTED], ensure_ascii=False)
         raise BadInput(
             f"{name}: {listed}. Every class must be in train, val and test (of different patients): "
-            f"add samples, or leave the class out with drop_classes={tuple(short[:MAX_LISTED])!r}"
+            f"add samples, or leave the class out with {wanted}"
         )
 
 

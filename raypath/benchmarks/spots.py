@@ -119,7 +119,7 @@ class SpotsSettings:
 
     def _notes(self, split_of: dict[str, str]) -> list[str]:
         parts = [f"{split} {', '.join(name for name, own in split_of.items() if own == split)}" for split in SPLITS]
-        notes = [f"split by slide ({'; '.join(parts)})"]
+        notes = [f"split by slide ({', '.join(parts)})"]
         if self.is_one_patient:
             notes.append("one patient: groups are sections, scores say nothing of other patients")
         return notes + ([f"left out: {', '.join(self.drop_classes)}"] if self.drop_classes else [])

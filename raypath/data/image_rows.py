@@ -188,7 +188,8 @@ def _label_hint(columns: Sequence[str]) -> str:
     others = [c for c in columns if c not in (*COLUMNS, "image") and not c.lower().startswith("mask")]
     if not others:
         return ""
-    return f"; call the column of the classes label, or name it in a pool: {' or '.join(f'?label={c}' for c in others)}"
+    named = " or ".join(others)
+    return f"; name the column of the classes: {named} (benchmark.label={others[0]}, or in a pool ?label={others[0]})"
 
 
 def _judge(

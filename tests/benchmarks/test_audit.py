@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 from raypath.benchmarks.audit import PUBLISHED, audit, report, sets_in
 from raypath.cli import app
 from raypath.errors import BadInput
+from tests.benchmarks import test_spots
 from tests.benchmarks.published import test_kather2016, test_nct_crc
+from tests.benchmarks.test_masks_benchmark import write_pairs
 
 
 def call(folder):
@@ -110,6 +112,44 @@ def test_class_folders_of_ones_own_are_a_set(tmp_path):
     assert "normal 6 2 2 10 tumor 6 2 2 10 all samples 12 4 4 20" in said
     assert "patients " not in said.replace("no patients", "")
     assert said.endswith(f"sound; no counts are published to compare it with to use it: benchmark.path={folder}")
+
+
+@pytest.mark.parametrize("parts", [("",), ("train", "val", "test")])
+def test_images_with_masks_are_a_set_of_their_kind(tmp_path, parts):
+    for part in parts:
+        write_pairs(tmp_path / part, [f"{part}{number}" for number in range(10)])
+    code, said = call(tmp_path)
+    assert code == 0
+    assert f"files {10 * len(parts)} of 6 x 4 px" in said
+    assert "task segmentation of 2 classes" in said
+    assert said.endswith(f"benchmark.kind=masks benchmark.path={tmp_path}")
+
+
+def test_a_manifest_of_masks_without_labels_is_a_set_of_masks(tmp_path):
+    write_pairs(tmp_path, [f"a{number}" for number in range(10)])
+    lines = [f"images/a{number}.jpg,masks/a{number}.png" for number in range(10)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,mask of cells", *lines]) + "\n")
+    (found,) = audit(tmp_path)
+    assert (found.kind, found.fault) == ("masks", "")
+    labelled = [f"{line},{number % 2}" for number, line in enumerate(lines)]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,mask of cells,label", *labelled]) + "\n")
+    (found,) = audit(tmp_path)
+    assert (found.kind, found.fault) == ("images", "")
+
+
+def test_a_folder_of_slides_with_spots_is_shown_by_its_tiles(tmp_path):
+    points = [(x, y, str(x % 2)) for x in range(150, 350, 25) for y in (200, 300)]
+    for seed, name in enumerate(("C2", "C3", "C4")):
+        test_spots.write_section(tmp_path, name, seed, points, mpp=0.75)
+    code, said = call(tmp_path)
+    assert code == 0, said
+    assert "slides 3 - patients 3 - tiles 48 -" in said
+    assert "one patient: groups are sections" in said
+    assert said.endswith(f"benchmark.kind=spots benchmark.path={tmp_path}")
+    test_spots.write_section(tmp_path, "C2", 0, points, mpp=1.5)
+    code, said = call(tmp_path)
+    assert code == 2
+    assert f"cannot be used: {tmp_path / 'C2.tiff'}: level 0 has 1.5 um per px" in said
 
 
 def test_nothing_there(tmp_path):

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, load_images
+from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, ImagesSettings, load_images
 from raypath.benchmarks.benchmark import primary_metric
 from raypath.errors import BadInput
 
@@ -145,7 +145,8 @@ def test_a_patient_in_two_splits_is_listed_and_a_split_by_patient_is_the_remedy(
     lines = [f"{line},p{i % 5},{'train' if i < 15 else 'test'}" for i, line in enumerate(all_lines())]
     write_manifest(folder, lines, header="path,label,patient,split")
     with pytest.raises(
-        BadInput, match=r"5 patients stand in more than one split: p0 \(train, test\).*ignore_split=True"
+        BadInput,
+        match=r"5 patients stand in more than one split: p0 \(train, test\).*benchmark\.split\.use_given=false",
     ):
         load_images(folder)
     benchmark = load_images(folder, ignore_split=True)
@@ -153,9 +154,18 @@ def test_a_patient_in_two_splits_is_listed_and_a_split_by_patient_is_the_remedy(
     assert len(split_of) == 5
 
 
+def test_the_classes_may_stand_in_a_column_of_another_name(folder):
+    lines = [f"{line.replace(',', f',{i % 2},')}" for i, line in enumerate(all_lines())]
+    write_manifest(folder, lines, header="path,grade,tissue")
+    with pytest.raises(BadInput, match=r"grade or tissue \(benchmark\.label=grade"):
+        ImagesSettings(path=str(folder)).load(0)
+    assert ImagesSettings(path=str(folder), label="grade").load(0).classes == ("0", "1")
+    assert ImagesSettings(path=str(folder), label="tissue").load(0).classes == ("a", "b")
+
+
 def test_a_class_too_small_for_three_splits_names_the_remedy(folder):
     write_images(folder, ["rare/0.png"])
-    with pytest.raises(BadInput, match=r"class 'rare' has 1 samples.*drop_classes=\('rare',\)"):
+    with pytest.raises(BadInput, match=r'rare. has 1 samples.*benchmark\.drop_classes=\["rare"\]'):
         load_images(folder)
     benchmark = load_images(folder, drop_classes=("rare",))
     assert benchmark.classes == ("a", "b")

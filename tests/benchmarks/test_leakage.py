@@ -43,7 +43,7 @@ def test_a_patient_and_a_slide_on_two_sides_are_errors_that_name_them_and_their_
         check_leaks(find_leaks(table), (), name="set")
     first, second = str(caught.value).splitlines()
     assert first.startswith("set: 1 patients stand in more than one split: p1 (train, test); a patient belongs to one")
-    assert first.endswith('or waive it: split.waive=["patient"]')
+    assert first.endswith('or waive it: benchmark.split.waive=["patient"]')
     assert second.startswith("set: 1 slides stand in more than one split: s2 (val, test); ")
     with pytest.raises(BadInput, match=r"^set: 1 slides"):
         check_leaks(find_leaks(table), ("patient",), name="set")

@@ -12,8 +12,8 @@ SETTINGS = {"extent_um": 60.0, "extent_px": 30}
 POINTS = [(100.4, 200.6, "0"), (300, 300, "1"), (400, 100, "10"), (20, 300, "0"), (15, 15, "1")]
 
 
-def write_section(folder, name, seed, points=POINTS):
-    write_slide(folder / f"{name}.tiff", (50, 50, 450, 450), mpp=1.5, seed=seed)
+def write_section(folder, name, seed, points=POINTS, mpp=1.5):
+    write_slide(folder / f"{name}.tiff", (50, 50, 450, 450), mpp=mpp, seed=seed)
     lines = ["pixel_x,pixel_y,expression_cluster", *(f"{x},{y},{label}" for x, y, label in points)]
     (folder / f"{name}.spots.csv").write_text("\n".join(lines) + "\n")
 

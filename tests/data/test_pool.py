@@ -128,7 +128,9 @@ def test_a_wrong_cell_is_named_by_the_column_of_the_manifest(glands):
         load_pool(f"{glands}?label=dagre", ("train",))
     (glands / "manifest.csv").write_text("image,mask of ids,grade,stain,patient,split\n" + "a,b,c,d,e,f\n")
     with pytest.raises(
-        BadInput, match=r"no column label among image, .*; call .*in a pool: \?label=grade or \?label=stain$"
+        BadInput,
+        match=r"no column label among image, .*; name the column of the classes: grade or stain "
+        r"\(benchmark.label=grade, or in a pool \?label=grade\)$",
     ):
         load_pool(str(glands), ("train",))
 

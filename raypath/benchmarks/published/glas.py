@@ -4,9 +4,9 @@
     train_1_anno.bmp ...     the number of the gland at each pixel, 0: none
     Grade.csv                name, patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)
 
-One decision: the given split divides patients between train and test, so the default is a split by patient (`split.use_given=true`
-with `split.waive=["patient"]` has the challenge's own). As a segmentation the classes are background and gland; as a classification
-the grade.
+One decision: the given split divides patients between train and test, so the default is a split by patient
+(`benchmark.split.use_given=true` with `benchmark.split.waive=["patient"]` has the challenge's own). As a segmentation the classes
+are background and gland; as a classification the grade.
 """
 
 import csv
