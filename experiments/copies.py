@@ -17,9 +17,9 @@ import launch
 from launch import say
 
 from raypath.benchmarks import Benchmark, PhantomsSettings
-from raypath.benchmarks.leakage import check_leaks
-from raypath.benchmarks.near_duplicate_record import recorded
-from raypath.benchmarks.near_duplicates import leaks_of
+from raypath.benchmarks.splits.leakage import check_leaks
+from raypath.benchmarks.splits.near_duplicate_record import recorded
+from raypath.benchmarks.splits.near_duplicates import leaks_of
 from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root

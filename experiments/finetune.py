@@ -40,7 +40,7 @@ from scoring import (
 )
 
 from raypath.benchmarks import Benchmark, Predictions
-from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.config import to_dict
 from raypath.errors import BadInput
 from raypath.protocols import Fitted, fit

@@ -21,8 +21,8 @@ from launch import say
 from scoring import LEDGER, open_and_score, scores_of
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened
-from raypath.benchmarks.folds import nested, pool
-from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.benchmarks.metrics.pixels import PixelPredictions
+from raypath.benchmarks.splits.folds import nested, pool
 from raypath.protocols import Fitted
 from raypath.protocols.encoders import encoder_id
 from raypath.protocols.transfer import TransferConfig

@@ -11,8 +11,8 @@ import pyarrow as pa
 import torch
 
 from raypath.benchmarks import Benchmark, Predictions, open_test, score
-from raypath.benchmarks.patient_metrics import of_patients, recognition_rates
-from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
+from raypath.benchmarks.metrics.patients import of_patients, recognition_rates
+from raypath.benchmarks.metrics.pixels import PixelPredictions, score_pixels
 from raypath.benchmarks.published.breakhis import BreaKHisSettings, magnification_of
 from raypath.config import config_hash
 from raypath.errors import Preempted

@@ -21,9 +21,9 @@ from scoring import LEDGER, patient_scores_of
 from transfers import compare, decided, table_of
 
 from raypath.benchmarks import ImagesSettings, PhantomsSettings, Predictions, score
-from raypath.benchmarks.folds import nested
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.folds import nested
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.data.images import read_pixels
 from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, KnnSettings, ProbeSettings, SvmSettings, fit, frozen
@@ -323,7 +323,9 @@ def test_near_duplicates_end_a_given_split_with_a_sheet_unless_they_are_waived(
     assert not (tmp_path / "runs" / LEDGER).exists()
     assert not list((tmp_path / "runs").glob("knn-*"))
 
-    monkeypatch.setattr("raypath.benchmarks.near_duplicate_record.find", lambda *a, **k: pytest.fail("searched again"))
+    monkeypatch.setattr(
+        "raypath.benchmarks.splits.near_duplicate_record.find", lambda *a, **k: pytest.fail("searched again")
+    )
     waived = replace(given, benchmark=replace(given.benchmark, split=SplitSettings(waive=("near_duplicate",))))
     finetune_script.run_transfer(waived, opens_test=True)
     (tags,) = tracker.tags.values()

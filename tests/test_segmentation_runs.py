@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import finetune as finetune_script
 from transfers import LEDGER
 
-from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
+from raypath.benchmarks.metrics.pixels import PixelPredictions, score_pixels
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.config import config_hash, override
 from raypath.errors import BadInput

@@ -4,15 +4,15 @@ A new kind of benchmark is one file and one line in `settings.KINDS`.
 """
 
 from raypath.benchmarks.benchmark import IMAGE_SCHEMA, TILE_SCHEMA, Benchmark, groups_of
-from raypath.benchmarks.gathering import gathered
 from raypath.benchmarks.images import load_images
-from raypath.benchmarks.metrics import Predictions, score
+from raypath.benchmarks.metrics.classification import Predictions, score
+from raypath.benchmarks.metrics.gathering import gathered
+from raypath.benchmarks.metrics.patients import of_patients, recognition_rates
+from raypath.benchmarks.metrics.pixels import PixelPredictions, pixel_confusion, score_pixels
 from raypath.benchmarks.opening import check_unopened, open_test
-from raypath.benchmarks.patient_metrics import of_patients, recognition_rates
 from raypath.benchmarks.phantoms import load_phantoms
-from raypath.benchmarks.pixel_metrics import PixelPredictions, pixel_confusion, score_pixels
 from raypath.benchmarks.settings import BenchmarkSettings, ImagesSettings, PhantomsSettings
-from raypath.benchmarks.splits import label_budget, label_fraction
+from raypath.benchmarks.splits.making import label_budget, label_fraction
 
 __all__ = [
     "IMAGE_SCHEMA",

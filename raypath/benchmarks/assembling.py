@@ -15,8 +15,15 @@ import pyarrow as pa
 
 from raypath.benchmarks.benchmark import IMAGE_SCHEMA, Benchmark, Primary, hash_rows, primary_metric
 from raypath.benchmarks.facts import Facts, compare
-from raypath.benchmarks.leakage import check_leaks, find_leaks
-from raypath.benchmarks.splits import AS_GIVEN, SplitSettings, check_classes, complete_split, fold_split, undivided
+from raypath.benchmarks.splits.leakage import check_leaks, find_leaks
+from raypath.benchmarks.splits.making import (
+    AS_GIVEN,
+    SplitSettings,
+    check_classes,
+    complete_split,
+    fold_split,
+    undivided,
+)
 from raypath.data.image_rows import ImageRow
 from raypath.data.masks import MaskRule
 from raypath.errors import BadInput

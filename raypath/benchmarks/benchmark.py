@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.benchmarks.facts import Count
-from raypath.benchmarks.splits import write_split
+from raypath.benchmarks.splits.making import write_split
 from raypath.data.manifest import SPLITS
 from raypath.data.masks import MaskRule
 from raypath.errors import BadInput

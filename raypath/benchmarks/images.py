@@ -11,7 +11,7 @@ from pathlib import Path
 from raypath.benchmarks.assembling import assemble
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.data.image_rows import MANIFEST_NAMES, ImageRow, read_image_rows
 from raypath.errors import BadInput
 

@@ -16,7 +16,7 @@ from typing import Literal
 from raypath.benchmarks.assembling import assemble
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_files import UNREADABLE, open_image
 from raypath.data.image_rows import MANIFEST_NAMES, MAX_SHOWN, ImageRow, read_image_rows

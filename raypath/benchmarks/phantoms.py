@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, primary_metric, with_contents
-from raypath.benchmarks.leakage import check_leaks, find_leaks
-from raypath.benchmarks.splits import check_classes, keyed, label_budget
+from raypath.benchmarks.splits.leakage import check_leaks, find_leaks
+from raypath.benchmarks.splits.making import check_classes, keyed, label_budget
 from raypath.data.manifest import SlideRow, read_manifest
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
+from raypath.benchmarks.from_slides.pcam200 import PCam200Settings
+from raypath.benchmarks.from_slides.ptcga200 import PTCGA200Settings
+from raypath.benchmarks.from_slides.segpanda200 import SegPANDA200Settings
+from raypath.benchmarks.from_slides.spots import SpotsSettings
 from raypath.benchmarks.images import load_images
 from raypath.benchmarks.masks import MasksSettings
-from raypath.benchmarks.pcam200 import PCam200Settings
 from raypath.benchmarks.phantoms import load_phantoms
-from raypath.benchmarks.ptcga200 import PTCGA200Settings
 from raypath.benchmarks.published.bach import BACHSettings
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
 from raypath.benchmarks.published.glas import GlaSSettings
@@ -34,9 +36,7 @@ from raypath.benchmarks.published.segpanda200_tiles import SegPANDA200TilesSetti
 from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
 from raypath.benchmarks.published.tupac import TUPACSettings
 from raypath.benchmarks.published.warwick_crc import WarwickCRCSettings
-from raypath.benchmarks.segpanda200 import SegPANDA200Settings
-from raypath.benchmarks.splits import SplitSettings
-from raypath.benchmarks.spots import SpotsSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.errors import BadInput
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from raypath.benchmarks import Benchmark, Predictions
-from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.config import canonical_json
 from raypath.data.images import read_pixels
 from raypath.hashing import file_sha256

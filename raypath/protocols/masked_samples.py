@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from raypath.benchmarks.pixel_metrics import PixelPredictions, pixel_confusion
+from raypath.benchmarks.metrics.pixels import PixelPredictions, pixel_confusion
 from raypath.data.masked_images import Masked, read_masked
 from raypath.data.masked_tiles import read_masked_tiles
 from raypath.data.masks import MaskRule

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.errors import BadInput
 from raypath.protocols.masked_samples import MaskedSamples
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
+from raypath.benchmarks.metrics.pixels import PixelPredictions, score_pixels
 from raypath.data.crops import Crops
 from raypath.data.views import ViewSettings
 from raypath.errors import BadInput, Diverged

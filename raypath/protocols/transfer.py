@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget, label_fraction
-from raypath.benchmarks.folds import NUM_FOLDS, NUM_REPEATS, default_protocol
+from raypath.benchmarks.splits.folds import NUM_FOLDS, NUM_REPEATS, default_protocol
 from raypath.config import setting
 from raypath.data.images import Frame
 from raypath.errors import BadInput

@@ -14,7 +14,7 @@ Legend: N samples, P patients, K classes.
 import numpy as np
 from scipy.stats import rankdata
 
-from raypath.benchmarks.metrics import Predictions
+from raypath.benchmarks.metrics.classification import Predictions
 
 
 def auroc_influence(predictions: Predictions, group_of: np.ndarray, num_groups: int) -> tuple[float, np.ndarray]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raypath.benchmarks.metrics import Predictions
-from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.benchmarks.metrics.classification import Predictions
+from raypath.benchmarks.metrics.pixels import PixelPredictions
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ from scipy.special import expit, logit
 from scipy.stats import t as t_distribution
 
 from raypath.benchmarks.benchmark import Primary
-from raypath.benchmarks.metrics import Predictions
-from raypath.benchmarks.pixel_metrics import PixelPredictions
+from raypath.benchmarks.metrics.classification import Predictions
+from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.errors import BadInput
 from raypath.study.auroc import auroc_influence
 from raypath.study.counts import COUNTED, Counted

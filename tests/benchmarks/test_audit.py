@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from raypath.benchmarks.audit import PUBLISHED, audit, report, sets_in
 from raypath.cli import app
 from raypath.errors import BadInput
-from tests.benchmarks import test_spots
+from tests.benchmarks.from_slides import test_spots
 from tests.benchmarks.published import test_kather2016, test_nct_crc
 from tests.benchmarks.test_masks_benchmark import write_pairs
 

@@ -11,7 +11,7 @@ from PIL import Image
 from raypath.benchmarks import Benchmark
 from raypath.benchmarks.assembling import assemble
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.data.image_rows import ImageRow
 
 CLASSES = ("background", "blob")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from raypath.benchmarks.pixel_metrics import score_pixels
+from raypath.benchmarks.metrics.pixels import score_pixels
 from raypath.errors import BadInput
 from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.pixel_colour import PixelColourSettings, colours_of, pixel_colour

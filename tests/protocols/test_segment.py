@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raypath.benchmarks.pixel_metrics import score_pixels
+from raypath.benchmarks.metrics.pixels import score_pixels
 from raypath.errors import BadInput, Diverged
 from raypath.models import ColourEncoder, EncoderSettings, build_encoder
 from raypath.protocols.masked_samples import MaskedSamples

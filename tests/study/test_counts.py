@@ -10,7 +10,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from raypath.benchmarks import Predictions, score
 from raypath.benchmarks.benchmark import Primary
-from raypath.benchmarks.pixel_metrics import PixelPredictions, score_pixels
+from raypath.benchmarks.metrics.pixels import PixelPredictions, score_pixels
 from raypath.errors import BadInput
 from raypath.study.counts import COUNTED
 from raypath.study.statistics import METRICS, paired_difference, score_interval

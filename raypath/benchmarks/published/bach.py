@@ -23,10 +23,10 @@ from PIL import Image
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting import grid_boxes
+from raypath.benchmarks.cutting.boxes import grid_boxes
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_of_classes
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_files import UNREADABLE
 from raypath.data.image_rows import ImageRow

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from raypath.benchmarks.area_rule import rows_by_area
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
+from raypath.benchmarks.cutting.area_rule import rows_by_area
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput

@@ -27,12 +27,12 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy import ndimage
 
-from raypath.benchmarks.area_rule import boxes_of, cut_out, mask_of
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting import boxes_around, share_inside
+from raypath.benchmarks.cutting.area_rule import boxes_of, cut_out, mask_of
+from raypath.benchmarks.cutting.boxes import boxes_around, share_inside
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput

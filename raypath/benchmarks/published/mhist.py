@@ -20,7 +20,7 @@ from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_in
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput

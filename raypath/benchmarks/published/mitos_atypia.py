@@ -17,9 +17,9 @@ from typing import ClassVar, Literal
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
+from raypath.benchmarks.cutting.sparse_objects import box_rows, image_size, object_boxes, read_points
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.sparse_objects import box_rows, image_size, object_boxes, read_points
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput

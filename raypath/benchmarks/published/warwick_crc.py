@@ -20,10 +20,10 @@ from scipy.io.matlab import MatReadError
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting import boxes_around, grid_boxes, holds_point
+from raypath.benchmarks.cutting.boxes import boxes_around, grid_boxes, holds_point
+from raypath.benchmarks.cutting.sparse_objects import box_rows, image_size, inside
 from raypath.benchmarks.facts import Facts
-from raypath.benchmarks.sparse_objects import box_rows, image_size, inside
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from raypath.benchmarks.published.glas import GlaSSettings
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import override
 from raypath.data.image_files import open_image
 from raypath.data.masks import read_mask

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from raypath.benchmarks.published.monuseg import MoNuSegSettings, organ_of
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import override
 from raypath.data.masks import read_mask
 from raypath.errors import BadInput

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from raypath.benchmarks.published.stroma_lbp import StromaLBPSettings
-from raypath.benchmarks.splits import SplitSettings
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.errors import BadInput
 
 SIZES = {("training", "epithelium"): 4, ("training", "stroma"): 3, ("validation", "epithelium"): 5}

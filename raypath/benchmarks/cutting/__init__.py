@@ -1,0 +1,1 @@
+"""Samples cut out of larger annotated images."""
