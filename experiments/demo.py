@@ -18,8 +18,9 @@ from phantom_data import demo_slides, phantom_index
 from pretrain import pretrain_run
 from recipes import PRETRAINING
 from recipes.demo import demo_transfer
+from results import Scored, difference_of, show_table
 from scoring import status_of, text_of
-from transfers import Scored, compare, difference_of, show_table
+from transfers import compare
 
 from raypath.benchmarks import Benchmark, score
 from raypath.config import config_hash, override, to_dict

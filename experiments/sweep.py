@@ -14,10 +14,12 @@ num_repeats), every sample tested once in each repeat. Fine-tuning is scored on 
 from dataclasses import replace
 
 import launch
+from entrants import expand_encoders
 from launch import say
 from recipes.transfers import TRANSFERS, transfer_config
+from results import show_table
 from scoring import status_of
-from transfers import compare, expand_encoders, show_table
+from transfers import compare
 
 from raypath.config import config_hash, to_dict
 from raypath.errors import BadInput

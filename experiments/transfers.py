@@ -6,18 +6,17 @@ probed. Frozen protocols have no trials: each encoder is fitted as it is, on the
 folds, the same for all.
 """
 
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import launch
 import numpy as np
 import pyarrow as pa
 from copies import look_for_copies
-from launch import console, say
+from entrants import Entrant, check_entrants, entrants_of
+from launch import say
 from nested import check_folds, outer_folds, score_folds, write_folds
-from rich.table import Table
+from results import Scored
 from scoring import (
     LEDGER,
     device_here,
@@ -27,91 +26,20 @@ from scoring import (
     refuse_monitored,
     scores_of,
     status_of,
-    text_of,
-    transfer_tags,
 )
 
 from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
 from raypath.config import to_dict
 from raypath.data.images import Frame
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, Fitted, ProbeSettings, Samples, fit, open_encoder
-from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, encoder_id, input_px, short_name
-from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, feeding, training_samples
+from raypath.protocols import FinetuneSettings, Fitted, Samples, fit
+from raypath.protocols.encoders import short_name
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, evaluated, feeding, training_samples
 from raypath.run_folder import RunFolder
 from raypath.study.figures import confusion_figure
-from raypath.study.statistics import Difference, Interval, paired_difference, score_interval
+from raypath.study.statistics import Interval, score_interval
 from raypath.sweep import TrialLog, Winner, check_sweep, num_trials, sweep, trial_name
 from raypath.tracking import Tracker
-
-_WIDTH = 120  # of a table in a log: 80 would cut the encoders' names
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """An encoder that takes part: how people call it, and its transfer."""
-
-    label: str
-    config: TransferConfig
-    benchmark: Benchmark
-    study: str | None = None
-    found: dict[str, str] = field(default_factory=dict)
-    """Tags of what was found in the benchmark."""
-
-    @property
-    def stem(self) -> str:
-        """A file name for what is made of it, different for different weights."""
-        return re.sub(r"[^A-Za-z0-9._@()-]+", "-", self.identity)
-
-    @property
-    def identity(self) -> str:
-        """The name with the hash of the weights: what a test is opened for."""
-        return encoder_id(self.config.encoder, seed=self.config.seed)
-
-    @property
-    def tags(self) -> dict[str, Any]:
-        """The lineage tags of its runs."""
-        return transfer_tags(self.config, self.benchmark) | self.found | {"study": self.study}
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """One encoder's result: what it says of test, the score with its interval, and how it was reached."""
-
-    encoder: str
-    val: Predictions | None
-    """None where every fold has a val of its own."""
-    test: Predictions
-    """Of nested folds: every sample once, as the first repeat says."""
-    interval: Interval
-    how: str
-    mlflow_run_id: str
-    val_score: float
-    """The primary metric on val, the mean over folds where there are several."""
-    repeats: tuple[float, ...] = ()
-    """The primary metric in every repeat of nested folds."""
-
-
-def expand_encoders(text: str) -> list[str]:
-    """`runs/ID,random,colour` as sources; a bare `random` or `random_bn` is like the first one."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or names[0] in (*WITHOUT_WEIGHTS, RANDOM, RANDOM_BN):
-        raise BadInput(
-            f"encoder={text!r}: begin with runs/ID or a .safetensors file, e.g. encoder=runs/ID,random,colour"
-        )
-    return [_absolute(f"{name}:{names[0]}" if name in (RANDOM, RANDOM_BN) else name) for name in names]
-
-
-def _absolute(source: str) -> str:
-    """A source that means the same in a trial, which runs in a folder of its own, and when a sweep is resumed from elsewhere."""
-    kind, colon, rest = source.partition(":")
-    if kind in (RANDOM, RANDOM_BN):
-        return f"{kind}{colon}{_absolute(rest)}"
-    architecture, at, file = source.partition("@")
-    if at and not Path(source).exists():
-        return f"{architecture}{at}{Path(file).absolute()}"
-    is_path = kind != IMAGENET and ("/" in source or source.endswith(".safetensors") or Path(source).exists())
-    return str(Path(source).absolute()) if is_path else source
 
 
 def compare(
@@ -186,16 +114,6 @@ def decided(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
     return evaluated(replace(config, evaluation="given"), benchmark)
 
 
-def check_entrants(entrants: list[Entrant]) -> None:
-    """Raise BadInput for a protocol that is none for an encoder, and for the same weights twice."""
-    for entrant in entrants:
-        check_protocol(entrant.config, entrant.benchmark)
-    ids = [entrant.identity for entrant in entrants]
-    twice = next((own.config.encoder for own in entrants if ids.count(own.identity) > 1), None)
-    if twice:
-        raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")
-
-
 class SharedSamples:
     """Train and val in memory, read once for all encoders that are fed alike."""
 
@@ -212,20 +130,6 @@ class SharedSamples:
         if fed.frame not in self.read:
             self.read[fed.frame] = training_samples(entrant.config, self.benchmark, fed.frame)
         return self.read[fed.frame]
-
-
-def entrants_of(
-    config: TransferConfig, sources: list[str], labels: list[str], benchmark: Benchmark, study: str | None
-) -> list[Entrant]:
-    """The same transfer for every source, at the extent of the first; what has nothing to fine-tune is probed."""
-    extent_px = config.extent_px or input_px(open_encoder(sources[0], seed=config.seed)) or 0
-    is_finetuned = isinstance(config.protocol, FinetuneSettings)
-    entrants = []
-    for source, label in zip(sources, labels):
-        protocol = ProbeSettings() if is_finetuned and source in WITHOUT_WEIGHTS else config.protocol
-        own = replace(config, encoder=source, extent_px=extent_px, protocol=protocol)
-        entrants.append(Entrant(label, own, benchmark, study))
-    return entrants
 
 
 def begin_one(entrant: Entrant, run: RunFolder, tracker: Tracker, parent: str | None) -> str:
@@ -372,34 +276,3 @@ def kept_test(entrant: Entrant, run: RunFolder) -> Path:
 def winner_of(run: RunFolder) -> str:
     """The reason for which a comparison opens a test; a crash between opening and scoring does not use it up."""
     return f"winner of {run.id}"
-
-
-def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
-    """Scores and paired differences to the first encoder, for people."""
-    first = results[0]
-    unit = f"{first.interval.num_patients} {'patients' if first.interval.level == 'patient' else 'images'}"
-    is_nested = bool(first.repeats)
-    tested = f"{first.interval.num_samples} samples"
-    tested = f"nested folds, each of {tested} tested once" if is_nested else f"test of {tested}"
-    table = Table(title=f"{benchmark.name}: {benchmark.primary}, {tested}, {unit}")
-    has_repeats = len(first.repeats) > 1
-    repeats = [f"mean of {len(first.repeats)} repeats"] if has_repeats else []
-    for column in ("encoder", "val", "test [95 %]", *repeats, "first minus it [95 %]"):
-        table.add_column(column, justify="left" if column == "encoder" else "right", no_wrap=column != "encoder")
-    for result in results:
-        difference = "" if result is first else text_of(difference_of(first, result, benchmark), signed=True)
-        mean = [f"{np.mean(result.repeats):.3f}"] if has_repeats else []
-        table.add_row(result.encoder, f"{result.val_score:.3f}", text_of(result.interval), *mean, difference)
-    return table
-
-
-def show_table(results: list[Scored], benchmark: Benchmark) -> None:
-    """The table, and under it how each score was reached."""
-    console.print(table_of(results, benchmark), width=console.width if console.is_terminal else _WIDTH)
-    for result in results:
-        say(f"  {result.encoder}: {result.how}")
-
-
-def difference_of(first: Scored, second: Scored, benchmark: Benchmark) -> Difference:
-    """The paired difference on test."""
-    return paired_difference(first.test, second.test, benchmark.primary)

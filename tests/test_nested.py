@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 import finetune as finetune_script
 import transfers
 from copies import look_for_copies
+from results import table_of
 from scoring import LEDGER, patient_scores_of
-from transfers import compare, decided, table_of
+from transfers import compare, decided
 
 from raypath.benchmarks import ImagesSettings, PhantomsSettings, Predictions, score
 from raypath.benchmarks.published.breakhis import BreaKHisSettings

@@ -14,7 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 import finetune as finetune_script
 import transfers
-from transfers import LEDGER, compare, expand_encoders, table_of
+from entrants import expand_encoders
+from results import table_of
+from transfers import LEDGER, compare
 
 from raypath.benchmarks import Predictions, load_images, score
 from raypath.errors import BadInput, Preempted
