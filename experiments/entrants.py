@@ -13,9 +13,13 @@ from scoring import transfer_tags
 
 from raypath.benchmarks import Benchmark
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, ProbeSettings, open_encoder
+from raypath.protocols import FinetuneSettings, ProbeSettings, SegmentSettings, open_encoder
 from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, encoder_id, input_px
-from raypath.protocols.transfer import TransferConfig, check_protocol
+from raypath.protocols.pixel_colour import PixelColourSettings
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol
+
+# what is done with an encoder that has no weights, where others are trained
+_BASELINES = {FinetuneSettings: ProbeSettings(), SegmentSettings: PixelColourSettings()}
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,12 @@ def entrants_of(
     config: TransferConfig, sources: list[str], labels: list[str], benchmark: Benchmark, study: str | None
 ) -> list[Entrant]:
     """The same transfer for every source, at the extent of the first; what has nothing to fine-tune is probed."""
-    extent_px = config.extent_px or input_px(open_encoder(sources[0], seed=config.seed)) or 0
-    is_finetuned = isinstance(config.protocol, FinetuneSettings)
+    is_dense = isinstance(config.protocol, OF_PIXELS)
+    extent_px = 0 if is_dense else config.extent_px or input_px(open_encoder(sources[0], seed=config.seed)) or 0
+    baseline = _BASELINES.get(type(config.protocol), config.protocol)
     entrants = []
     for source, label in zip(sources, labels):
-        protocol = ProbeSettings() if is_finetuned and source in WITHOUT_WEIGHTS else config.protocol
+        protocol = baseline if source in WITHOUT_WEIGHTS else config.protocol
         own = replace(config, encoder=source, extent_px=extent_px, protocol=protocol)
         entrants.append(Entrant(label, own, benchmark, study))
     return entrants

@@ -45,7 +45,7 @@ from raypath.config import to_dict
 from raypath.errors import BadInput
 from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import encoder_id, short_name
-from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.looks import Look
 from raypath.protocols.transfer import TransferConfig, check_encoder, check_protocol, evaluated
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import segmentation_figure
@@ -184,17 +184,12 @@ def fit_with_progress(
     config: TransferConfig, benchmark: Benchmark, tracker, run_id: str, fold: int | None = None
 ) -> Fitted:
     """The fitted protocol, with a line for everything that takes its time; `fold`: its number, where there are folds."""
-    protocol = config.protocol
-    unit, num = "epoch", getattr(protocol, "num_looks", 0)
-    if isinstance(protocol, SegmentSettings):
-        unit, num = "update", protocol.num_steps
-    elif getattr(protocol, "num_steps", 0):
-        unit = "look"
     place, prefix = ("", "") if fold is None else (f"{place_of(config, fold)}: ", f"fold_{fold}/")
 
-    def report(number: int, metrics: dict[str, float]) -> None:
-        tracker.log_metrics(run_id, {f"{prefix}{name}": value for name, value in metrics.items()}, number)
-        say(f"{place}{unit} {number}/{num}  " + "  ".join(f"{k} {v:.3f}" for k, v in metrics.items()))
+    def report(look: Look) -> None:
+        tracker.log_metrics(run_id, {f"{prefix}{name}": value for name, value in look.metrics.items()}, look.number)
+        numbers = "  ".join(f"{name} {value:.3f}" for name, value in look.metrics.items())
+        say(f"{place}{config.protocol.place_of(look.number)}  {numbers}")
 
     fitted = fit(
         config,

@@ -11,7 +11,8 @@ from launch import console, say
 from rich.table import Table
 from scoring import text_of
 
-from raypath.benchmarks import Benchmark, Predictions
+from raypath.benchmarks import Benchmark
+from raypath.protocols.trained import Said
 from raypath.study.statistics import Difference, Interval, paired_difference
 
 _WIDTH = 120  # of a table in a log: 80 would cut the encoders' names
@@ -22,9 +23,9 @@ class Scored:
     """One encoder's result: what it says of test, the score with its interval, and how it was reached."""
 
     encoder: str
-    val: Predictions | None
+    val: Said | None
     """None where every fold has a val of its own."""
-    test: Predictions
+    test: Said
     """Of nested folds: every sample once, as the first repeat says."""
     interval: Interval
     how: str

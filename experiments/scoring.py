@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from raypath.benchmarks import Benchmark, Predictions, open_test, score
+from raypath.benchmarks import Benchmark, open_test, score
 from raypath.benchmarks.metrics.patients import of_patients, recognition_rates
 from raypath.benchmarks.metrics.pixels import PixelPredictions, score_pixels
 from raypath.benchmarks.published.breakhis import BreaKHisSettings, magnification_of
@@ -18,6 +18,7 @@ from raypath.config import config_hash
 from raypath.errors import Preempted
 from raypath.protocols.encoders import encoder_id, monitors_of, short_name
 from raypath.protocols.monitor import check_not_monitored
+from raypath.protocols.trained import Said
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root
 from raypath.study.statistics import Interval
@@ -36,7 +37,7 @@ def status_of(error: BaseException) -> str:
     return "KILLED" if isinstance(error, Preempted | KeyboardInterrupt | SystemExit) else "FAILED"
 
 
-def scores_of(split: str, predictions: Predictions | PixelPredictions) -> dict[str, float]:
+def scores_of(split: str, predictions: Said) -> dict[str, float]:
     """The scores of a split that are one number each, named for MLflow."""
     scores = score_pixels(predictions) if isinstance(predictions, PixelPredictions) else score(predictions)
     return {f"{split}_{name}": value for name, value in scores.items() if isinstance(value, float)}
@@ -45,13 +46,13 @@ def scores_of(split: str, predictions: Predictions | PixelPredictions) -> dict[s
 def open_and_score(
     config: TransferConfig,
     benchmark: Benchmark,
-    predict: Callable[[pa.Table], Predictions],
+    predict: Callable[[pa.Table], Said],
     *,
     reason: str,
     ledger: Path,
     reopen: bool = False,
     unless: str | None = None,
-) -> Predictions:
+) -> Said:
     """The predictions on test, after the opening was written into the ledger."""
     who = encoder_id(config.encoder, seed=config.seed)
     rows = open_test(benchmark, who, reason, ledger=ledger / LEDGER, reopen=reopen, unless=unless)
@@ -84,9 +85,7 @@ def transfer_tags(config: TransferConfig, benchmark: Benchmark) -> dict[str, Any
     }
 
 
-def patient_scores_of(
-    split: str, predictions: Predictions | PixelPredictions, config: TransferConfig
-) -> dict[str, float]:
+def patient_scores_of(split: str, predictions: Said, config: TransferConfig) -> dict[str, float]:
     """Scores of patients, named for MLflow: of what their samples say together, where some patient has several samples and each
     has one label; of BreaKHis the recognition rates at each magnification as well. Empty where there is no such thing.
     """

@@ -28,13 +28,14 @@ from scoring import (
     status_of,
 )
 
-from raypath.benchmarks import Benchmark, Predictions, check_unopened, score
+from raypath.benchmarks import Benchmark, check_unopened
 from raypath.config import to_dict
 from raypath.data.images import Frame
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, Fitted, Samples, fit
+from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import short_name
-from raypath.protocols.transfer import OF_PIXELS, TransferConfig, evaluated, feeding, training_samples
+from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, training_samples
+from raypath.protocols.transfer import TransferConfig, evaluated, feeding
 from raypath.run_folder import RunFolder
 from raypath.study.figures import confusion_figure
 from raypath.study.statistics import Interval, score_interval
@@ -100,7 +101,7 @@ def decided(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
 
     Raises BadInput for a sweep that is none, and for one by nested folds.
     """
-    if not isinstance(config.protocol, (FinetuneSettings, *OF_PIXELS)):
+    if not isinstance(config.protocol, TRAINED):
         return evaluated(config, benchmark)
     check_sweep(config)
     remedy = (
@@ -119,16 +120,16 @@ class SharedSamples:
 
     def __init__(self, benchmark: Benchmark):
         self.benchmark = benchmark
-        self.read: dict[Frame, tuple[Samples, Samples]] = {}
+        self.read: dict[Frame, tuple[Parts, Parts]] = {}
 
-    def of(self, entrant: Entrant) -> tuple[Samples, Samples] | None:
-        """None for a frozen protocol: it has its own way to its features."""
-        if not isinstance(entrant.config.protocol, FinetuneSettings):
+    def of(self, entrant: Entrant) -> tuple[Parts, Parts] | None:
+        """None for what is not trained: a frozen protocol has its own way to its features."""
+        if not isinstance(entrant.config.protocol, TRAINED):
             return None
         fed = feeding(entrant.config, self.benchmark)
         say(f"{entrant.label}: {fed}")
         if fed.frame not in self.read:
-            self.read[fed.frame] = training_samples(entrant.config, self.benchmark, fed.frame)
+            self.read[fed.frame] = training_samples(entrant.config, self.benchmark, fed)
         return self.read[fed.frame]
 
 
@@ -150,10 +151,12 @@ def begin_one(entrant: Entrant, run: RunFolder, tracker: Tracker, parent: str | 
     return run_id
 
 
-def tune_one(entrant: Entrant, samples: tuple[Samples, Samples], run: RunFolder, tracker: Tracker, *, parent, resume):
+def tune_one(
+    entrant: Entrant, samples: tuple[Parts, Parts] | None, run: RunFolder, tracker: Tracker, *, parent, resume
+):
     """(predict, val predictions, how it was reached, MLflow run id) of one encoder; `samples` are train and val."""
     run_id = begin_one(entrant, run, tracker, parent)
-    if not isinstance(entrant.config.protocol, FinetuneSettings):
+    if not isinstance(entrant.config.protocol, TRAINED):
         say(f"{entrant.label}: frozen, {entrant.config.protocol.kind}")
         fitted = fit_frozen_one(entrant.config, entrant.benchmark)
         tracker.set_tags(run_id, fitted.feeding.tags)
@@ -204,7 +207,7 @@ def score_nested(
 
 
 def tune_trials(
-    entrant: Entrant, train: Samples, val: Samples, folder: Path, tracker: Tracker, run_id: str, *, resume: bool
+    entrant: Entrant, train: Parts, val: Parts, folder: Path, tracker: Tracker, run_id: str, *, resume: bool
 ):
     """A sweep, with every trial as a child run and a line for the person who waits."""
     config, metric = entrant.config, entrant.benchmark.primary
@@ -219,12 +222,12 @@ def tune_trials(
     log.mark_winner(winner.trial_id)
     failed = f", {winner.num_failed} failed" if winner.num_failed else ""
     params = trial_name(winner.params).replace(" ", ", ")
-    how = f"best of {winner.num_trials} trials{failed}: {params}, epoch {winner.epoch}"
+    how = f"best of {winner.num_trials} trials{failed}: {params}, {winner.place}"
     fed = feeding(config, entrant.benchmark)
     tracker.set_tags(run_id, fed.tags)
 
-    def predict(rows: pa.Table) -> Predictions:
-        return winner.predict(config, Samples.of(rows, train.classes, fed.frame), device_here())
+    def predict(rows: pa.Table) -> Said:
+        return winner.predict(config, read_samples(config, entrant.benchmark, rows, fed), device_here())
 
     return predict, winner.val, how, run_id
 
@@ -234,7 +237,7 @@ def finish_one(
     run: RunFolder,
     tracker: Tracker,
     predict,
-    val: Predictions,
+    val: Said,
     how: str,
     run_id: str,
     *,
@@ -242,21 +245,22 @@ def finish_one(
     reopen,
 ) -> Scored:
     """Open the test for the winner, score it, write everything down; what this run has opened is not opened again."""
-    config, benchmark, metric = entrant.config, entrant.benchmark, entrant.benchmark.primary
+    config, benchmark = entrant.config, entrant.benchmark
     kept = kept_test(entrant, run)
     if kept.exists():
-        test = Predictions.load(kept)
+        test = type(val).load(kept)
     else:
         reason = winner_of(run)
         test = open_and_score(config, benchmark, predict, reason=reason, ledger=ledger, reopen=reopen, unless=reason)
     for split, predictions in (("val", val), ("test", test)):
         predictions.save(run.path / f"{entrant.stem}.{split}.parquet")
-    tracker.log_metrics(run_id, scores_of("val", val))
+    of_val = scores_of("val", val)
+    tracker.log_metrics(run_id, of_val)
     interval = conclude(entrant, tracker, test, how, run_id)
-    return Scored(entrant.label, val, test, interval, how, run_id, score(val)[metric])
+    return Scored(entrant.label, val, test, interval, how, run_id, of_val[f"val_{benchmark.primary}"])
 
 
-def conclude(entrant: Entrant, tracker: Tracker, test: Predictions, how: str, run_id: str) -> Interval:
+def conclude(entrant: Entrant, tracker: Tracker, test: Said, how: str, run_id: str) -> Interval:
     """Log what was said of test, and end the encoder's run; the score with its interval."""
     benchmark, metric = entrant.benchmark, entrant.benchmark.primary
     tracker.log_metrics(run_id, scores_of("test", test) | patient_scores_of("test", test, entrant.config))

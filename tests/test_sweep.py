@@ -20,7 +20,8 @@ from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, ProbeSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
 from raypath.sweep import TrialLog, check_sweep, num_trials, sweep, trial_name
-from raypath.sweep.search import concurrency, param_space, selection
+from raypath.sweep.space import concurrency, param_space
+from raypath.sweep.trial import selection
 from raypath.tracking import Tracker, open_tracking
 from tests.protocols import small
 
@@ -31,7 +32,7 @@ GOOD, USELESS, DIVERGING = 1e-2, 1e-9, 1e30  # learning rates
 
 def transfer(encoder: Path, *, epochs: int, lrs: list[float], **settings) -> TransferConfig:
     """Fine-tuning of `encoder`; one trial at a time on the 4 CPUs of the test run."""
-    settings = {"grace_epochs": 1, "cpus_per_trial": 4.0, "space": {"protocol.lr": lrs}} | settings
+    settings = {"grace_looks": 1, "cpus_per_trial": 4.0, "space": {"protocol.lr": lrs}} | settings
     protocol = FinetuneSettings(epochs=epochs, batch=8)
     return TransferConfig(encoder=str(encoder), protocol=protocol, sweep=SweepSettings(**settings))
 
@@ -87,12 +88,12 @@ def test_the_winner_is_the_best_epoch_on_val_of_all_trials(swept):
     for trial, run in children.items():
         scores, losses = (tracker.client.get_metric_history(run.info.run_id, n) for n in (f"val_{METRIC}", "val_loss"))
         best |= {(selection(s.value, loss.value), trial, s.step): run for s, loss in zip(scores, losses)}
-    (_, trial, epoch), run = max(best.items(), key=lambda item: item[0])
+    (_, trial, look), run = max(best.items(), key=lambda item: item[0])
     assert winner.params == {"protocol.lr": GOOD}
-    assert winner.epoch == epoch
+    assert winner.place == f"epoch {look} of 3"
     assert run.data.params["protocol.lr"] == str(GOOD)
     history = {p.step: p.value for p in tracker.client.get_metric_history(run.info.run_id, f"val_{METRIC}")}
-    assert score(winner.val)[METRIC] == history[epoch]
+    assert score(winner.val)[METRIC] == history[look]
     assert (winner.num_trials, winner.num_failed) == (3, 1)
 
 
@@ -115,7 +116,7 @@ def test_every_trial_is_a_child_run_with_its_settings_and_a_number_per_epoch(swe
         assert run.info.run_name == trial_name({"protocol.lr": lr})
         assert run.data.params["protocol.epochs"] == "3"
         assert run.data.tags["raypath.encoder"] == "e"
-        names = {"train_loss", "val_loss", f"val_{METRIC}", "epoch"}
+        names = {"train_loss", "val_loss", f"val_{METRIC}", "look"}
         assert set(run.data.metrics) == (names if lr != DIVERGING else set())
         steps = steps_of(tracker, run)
         assert steps == list(range(1, len(steps) + 1))
@@ -295,10 +296,10 @@ def test_a_trial_that_fits_nowhere_is_refused_with_the_numbers(cpus, gpus):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (TransferConfig(protocol=ProbeSettings()), "protocol.kind=probe: a sweep tunes fine-tuning"),
+        (TransferConfig(protocol=ProbeSettings()), "protocol.kind=probe: a sweep tunes what is trained"),
         (TransferConfig(sweep=SweepSettings(num_trials=0)), "sweep.num_trials=0: expected 1 or more"),
         (TransferConfig(sweep=SweepSettings(num_trials=-1)), "sweep.num_trials=-1: expected 1 or more"),
-        (TransferConfig(sweep=SweepSettings(grace_epochs=0)), "sweep.grace_epochs=0: expected 1 or more"),
+        (TransferConfig(sweep=SweepSettings(grace_looks=0)), "sweep.grace_looks=0: expected 1 or more"),
         (TransferConfig(sweep=SweepSettings(cpus_per_trial=0.0)), "sweep.cpus_per_trial=0: expected more than 0"),
     ],
 )

@@ -28,7 +28,7 @@ from raypath.sweep import TrialLog
 from raypath.tracking import open_tracking
 from tests.protocols import small
 
-SWEEP = SweepSettings(num_trials=1, grace_epochs=1, cpus_per_trial=4.0, space={"protocol.batch": [8]})
+SWEEP = SweepSettings(num_trials=1, grace_looks=1, cpus_per_trial=4.0, space={"protocol.batch": [8]})
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def demo_transfer() -> TransferConfig:
         sweep=SweepSettings(
             search="optuna",
             num_trials=6,
-            grace_epochs=4,
+            grace_looks=4,
             space={"protocol.lr": {"log": [3e-4, 1e-2]}, "protocol.head_lr_scale": [1.0, 10.0]},
         ),
     )

@@ -44,7 +44,7 @@ def finetune() -> TransferConfig:
 
 def finetune_wide() -> TransferConfig:
     """All weights, 50 epochs; as a sweep: rate, decay, layer-wise decay, drop-out, augmentation and batch, 40 trials."""
-    sweep = SweepSettings(num_trials=40, space=WIDE_SPACE, grace_epochs=8)
+    sweep = SweepSettings(num_trials=40, space=WIDE_SPACE, grace_looks=8)
     return TransferConfig(name="finetune_wide", protocol=FinetuneSettings(epochs=50), sweep=sweep)
 
 

@@ -174,7 +174,9 @@ def _normalise(norm: _BatchNorm, inputs: Tensor) -> Tensor:
     _update_running(norm, mean.detach().flatten(), variance.detach().flatten(), sums[-1].detach())
     normalised = (values - mean) * torch.rsqrt(variance + norm.eps)
     if norm.affine:
-        normalised = normalised * norm.weight.view(channels) + norm.bias.view(channels)
+        # Times 1: else, with one value per channel, the gradient of the bias is the very memory that a shortcut's bias gets too,
+        # and what scales gradients in place scales both twice.
+        normalised = normalised * norm.weight.view(channels) + (norm.bias * 1.0).view(channels)
     return normalised.to(inputs.dtype)
 
 

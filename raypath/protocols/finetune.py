@@ -1,13 +1,13 @@
 """Fine-tuning: encoder and a linear head trained on a few labelled samples, the best look at val chosen.
 
 One decision: it is a plain function of its samples, settings and seed; the order of samples is the plan's and the augmentation
-that of pretraining, keyed by position, so a trial can be repeated. Nothing here can see the test: it is handed train and val.
+that of pretraining, keyed by position, so a trial can be repeated, on any number of ranks (see `ranks`). Nothing here can see the
+test: it is handed train and val.
 
 Costs: 20 epochs of 60 tiles of 64 px on one core take 3 s with a small ResNet.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -19,7 +19,11 @@ from raypath.benchmarks import Predictions, score
 from raypath.data.plan import Plan, PlanSettings
 from raypath.data.views import Views, ViewSettings
 from raypath.models import LinearHead
+from raypath.objectives.gather import num_ranks
+from raypath.protocols.looks import Look, Report, report_nothing
+from raypath.protocols.ranks import check_batch, joined, own_share, replicated, seed_drop_out
 from raypath.protocols.samples import Samples
+from raypath.training.loop import mean_over_ranks
 from raypath.training.optim import OptimSettings, build_optimizer, lr_at, set_lr
 
 _EVALUATION_BATCH = 128
@@ -83,6 +87,12 @@ class FinetuneSettings:
         """How often val is looked at."""
         return math.ceil(self.num_steps / self.validate_every) if self.num_steps else self.epochs
 
+    def place_of(self, look: int) -> str:
+        """Where in the training a look at val was, for people."""
+        if not self.num_steps:
+            return f"epoch {look} of {self.epochs}"
+        return f"update {min(look * self.validate_every, self.num_steps):,} of {self.num_steps:,}"
+
     @property
     def optim(self) -> OptimSettings:
         """The course of the learning rate and the optimiser."""
@@ -111,10 +121,10 @@ class Classifier(nn.Module):
 
 @dataclass(eq=False)
 class Finetuned:
-    """The classifier with the weights that were kept, and the look (epoch) they are of."""
+    """The classifier with the weights that were kept, and the look at val they are of."""
 
     classifier: Classifier
-    epoch: int
+    look: int
     val: Predictions
     val_loss: float
     history: list[dict[str, float]] = field(default_factory=list)
@@ -133,18 +143,18 @@ def finetune(
     metric: str,
     seed: int,
     device: torch.device,
-    report: Callable[[int, dict[str, float], Classifier, bool], None] = lambda epoch, metrics, classifier, is_best: (
-        None
-    ),
+    report: Report = report_nothing,
 ) -> Finetuned:
     """Train all weights; of the looks at val keep the one with the best `metric` (least loss among equals), or the last.
 
-    `report(look, metrics, classifier, is_best)` is called after every look (an epoch, or `validate_every` updates), counted from 1;
-    it may end the training by raising.
+    `report` is called after every look (an epoch, or `validate_every` updates); it may end the training by raising. On several
+    ranks all call this, and all get the same.
     """
     torch.manual_seed(seed)
     classifier = Classifier(encoder, len(train.classes), settings.dropout).to(device)
+    model = replicated(classifier, device)
     optimizer = _optimizer(classifier, settings)
+    seed_drop_out(seed)
     batches = _Batches(train, settings, seed)
     num_steps = settings.num_steps or settings.epochs * batches.steps_per_epoch
     per_look = settings.validate_every if settings.num_steps else batches.steps_per_epoch
@@ -152,8 +162,8 @@ def finetune(
     history = []
     for look in range(settings.num_looks):
         steps = range(look * per_look, min((look + 1) * per_look, num_steps))
-        loss = float(np.mean([_update(classifier, optimizer, batches, s, num_steps, settings, device) for s in steps]))
-        predictions = val.predictions(probability_of(classifier, val.images, device))
+        loss = float(np.mean([_update(model, optimizer, batches, s, num_steps, settings, device) for s in steps]))
+        predictions = _look(classifier, val, device)
         metrics = {"train_loss": loss, "val_loss": _log_loss(predictions), f"val_{metric}": score(predictions)[metric]}
         history.append(metrics)
         is_best = best is None or (metrics[f"val_{metric}"], -metrics["val_loss"]) > (
@@ -163,7 +173,7 @@ def finetune(
         if is_best or settings.keep == "last":
             weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
             best = Finetuned(classifier, look + 1, predictions, metrics["val_loss"])
-        report(look + 1, metrics, classifier, is_best)
+        report(Look(look + 1, metrics, classifier, predictions, is_best))
     classifier.load_state_dict(weights)
     best.history = history
     return best
@@ -174,6 +184,7 @@ class _Batches:
 
     def __init__(self, samples: Samples, settings: FinetuneSettings, seed: int):
         self.samples, self.batch = samples, min(settings.batch, len(samples))
+        check_batch(self.batch)
         one_by_one = PlanSettings(chunk_tiles=1, num_shards=1, chunks_per_shard=1)
         self.plan = Plan([len(samples)], one_by_one, seed=seed)
         self.steps_per_epoch = len(samples) // self.batch
@@ -192,8 +203,8 @@ class _Batches:
         )
 
     def at(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(images uint8 [B, H, W, 3], labels int64 [B]) of an update; positions go on where those of the one before ended."""
-        positions = np.arange(step * self.batch, (step + 1) * self.batch)
+        """For one rank, (images uint8 [B, H, W, 3], labels int64 [B]) of an update; positions go on where the one before ended."""
+        positions = own_share(np.arange(step * self.batch, (step + 1) * self.batch))
         _, rows = self.plan.samples(positions)
         images = torch.from_numpy(self.views(self.samples.images[rows], positions)[:, 0])
         return images, torch.from_numpy(self.samples.labels[rows])
@@ -207,19 +218,27 @@ def _optimizer(classifier: Classifier, settings: FinetuneSettings) -> torch.opti
     return build_optimizer(classifier, groups, settings.optim)
 
 
-def _update(classifier, optimizer, batches: _Batches, step: int, num_steps: int, settings, device) -> float:
-    """One update; returns its loss."""
+def _update(model, optimizer, batches: _Batches, step: int, num_steps: int, settings, device) -> float:
+    """One update; returns its loss over all ranks."""
     schedule = replace(settings.optim, warmup_steps=int(settings.warmup_share * num_steps))
     set_lr(optimizer, lr_at(step, num_steps, settings.lr, schedule))
     images, labels = batches.at(step)
-    classifier.train()
-    loss = nn.functional.cross_entropy(classifier(images.to(device)), labels.to(device))
+    model.train()
+    own = nn.functional.cross_entropy(model(images.to(device)), labels.to(device), reduction="sum")
+    loss = own * num_ranks() / batches.batch
     loss.backward()
     if settings.clip_norm:
-        nn.utils.clip_grad_norm_(classifier.parameters(), settings.clip_norm)
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item()
+    return mean_over_ranks({"loss": loss.item()}, device)["loss"]
+
+
+def _look(classifier: Classifier, val: Samples, device: torch.device) -> Predictions:
+    """What is said of val, each rank asked for its share."""
+    own = val.take(own_share(np.arange(len(val)))) if num_ranks() > 1 else val
+    said = own.predictions(probability_of(classifier, own.images, device)) if len(own) else None
+    return joined(said, val.names)
 
 
 @torch.no_grad()

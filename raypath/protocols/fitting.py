@@ -21,25 +21,23 @@ from raypath.config import canonical_json
 from raypath.data.images import read_pixels
 from raypath.hashing import file_sha256
 from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_file
-from raypath.protocols.finetune import Finetuned, FinetuneSettings, finetune
 from raypath.protocols.frozen import Embedder, fit_frozen
+from raypath.protocols.looks import Report, report_nothing
 from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.pixel_colour import PixelColourSettings, pixel_colour
-from raypath.protocols.samples import Samples
-from raypath.protocols.scale import Feeding, as_it_is
-from raypath.protocols.segment import segment
+from raypath.protocols.scale import Feeding
+from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.trained import TRAINED, read_samples, train_weights, training_samples
 from raypath.protocols.transfer import (
-    OF_PIXELS,
     TransferConfig,
     batch_norm_rule,
     check_protocol,
     feeding,
     train_rows,
-    training_samples,
     transfer_encoder,
 )
 
-Look = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+Picture = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 """Name, image uint8 [H, W, 3], true classes [H, W], predicted ones [H, W]."""
 
 
@@ -53,7 +51,7 @@ class Fitted:
     predict: Callable[[pa.Table], Predictions | PixelPredictions]
     """What it says of rows of the benchmark."""
     feeding: Feeding
-    looks: Callable[[int], list[Look]] | None = None
+    looks: Callable[[int], list[Picture]] | None = None
     """The first few images of val with what was said of each pixel, where classes belong to pixels."""
 
 
@@ -63,20 +61,20 @@ def fit(
     *,
     features_root: Path | None,
     device: torch.device,
-    report: Callable[[int, dict[str, float]], None] = lambda epoch, metrics: None,
+    report: Report = report_nothing,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Fitted:
     """Fit the protocol of `config` on train, choosing on val.
 
-    `features_root`: where features are kept (None: nowhere). `report(epoch, metrics)` tells of fine-tuning, `progress(done, total)`
-    of samples embedded. Ray must be initialised. Raises BadInput for a protocol that is none for the benchmark or the encoder.
+    `features_root`: where features are kept (None: nowhere). `report` is told of each look at val, `progress(done, total)` of
+    samples embedded. Ray must be initialised. Raises BadInput for a protocol that is none for the benchmark or the encoder.
     """
     check_protocol(config, benchmark)
-    if isinstance(config.protocol, OF_PIXELS):
-        return _segmented(config, benchmark, device, report)
     fed = feeding(config, benchmark)
-    if isinstance(config.protocol, FinetuneSettings):
-        return _finetuned(config, benchmark, fed, device, report)
+    if isinstance(config.protocol, TRAINED):
+        return _trained(config, benchmark, fed, device, report)
+    if isinstance(config.protocol, PixelColourSettings):
+        return _coloured(config, benchmark, fed)
     embedder = embedder_of(config, benchmark, fed, features_root, progress)
     train, val = embedder.features_of_parts(benchmark, [train_rows(config, benchmark), benchmark.rows("val")])
     fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
@@ -87,52 +85,41 @@ def fit(
     return Fitted(fitted.val, fitted.how, predict, fed)
 
 
-def _finetuned(config: TransferConfig, benchmark: Benchmark, fed: Feeding, device: torch.device, report) -> Fitted:
-    train, val = training_samples(config, benchmark, fed.frame)
-    encoder = transfer_encoder(config, len(train), lambda numbers: train.images[numbers])
-    fitted: Finetuned = finetune(
-        encoder,
-        train,
-        val,
-        config.protocol,
-        metric=benchmark.primary,
-        seed=config.seed,
-        device=device,
-        report=lambda epoch, metrics, classifier, is_best: report(epoch, metrics),
-    )
+def _trained(config: TransferConfig, benchmark: Benchmark, fed: Feeding, device: torch.device, report) -> Fitted:
+    """All that is trained by gradients: fine-tuned, or segmented."""
+    protocol = config.protocol
+    train, val = training_samples(config, benchmark, fed)
+    fitted = train_weights(config, train, val, metric=benchmark.primary, device=device, report=report)
+    what = protocol.head if isinstance(protocol, SegmentSettings) else "fine-tuned"
 
-    def predict(rows: pa.Table) -> Predictions:
-        return fitted.predict(Samples.of(rows, benchmark.classes, fed.frame), device)
+    def predict(rows: pa.Table) -> Predictions | PixelPredictions:
+        return fitted.predict(read_samples(config, benchmark, rows, fed), device)
 
-    return Fitted(fitted.val, f"fine-tuned, epoch {fitted.epoch}", predict, fed)
+    looks = _looks(val, lambda image: fitted.classes_of(image, device)) if benchmark.kind == "segmentation" else None
+    return Fitted(fitted.val, f"{what}, {protocol.place_of(fitted.look)}", predict, fed, looks)
 
 
-def _segmented(config: TransferConfig, benchmark: Benchmark, device: torch.device, report) -> Fitted:
-    """Images as they are, whole, with their masks."""
-    protocol, seed = config.protocol, config.seed
-    train, val = (_masked(benchmark, rows) for rows in (train_rows(config, benchmark), benchmark.rows("val")))
-    if isinstance(protocol, PixelColourSettings):
-        encoder, fitted = None, pixel_colour(train, val, protocol, seed=seed)
-        how = f"logistic regression on {protocol.num_pixels:,} pixels"
-    else:
-        encoder = transfer_encoder(config, len(train), lambda numbers: None)
-        told = {"report": lambda step, metrics, model, is_best: report(step, metrics)}
-        fitted = segment(encoder, train, val, protocol, metric=benchmark.primary, seed=seed, device=device, **told)
-        how = f"{protocol.head}, update {fitted.step} of {protocol.num_steps}"
-
-    def looks(num: int) -> list[Look]:
-        shown = list(zip(val.names, val.masked))[:num]
-        return [(name, image, mask, fitted.classes_of(image, device)) for name, (image, mask) in shown]
+def _coloured(config: TransferConfig, benchmark: Benchmark, fed: Feeding) -> Fitted:
+    """The colour baseline of a segmentation."""
+    train, val = training_samples(config, benchmark, fed)
+    fitted = pixel_colour(train, val, config.protocol, seed=config.seed)
 
     def predict(rows: pa.Table) -> PixelPredictions:
-        return fitted.predict(_masked(benchmark, rows), device)
+        return fitted.predict(read_samples(config, benchmark, rows, fed))
 
-    extent_px = getattr(protocol, "crop_px", 1)
-    return Fitted(fitted.val, how, predict, as_it_is(encoder, benchmark, extent_px), looks)
+    how = f"logistic regression on {config.protocol.num_pixels:,} pixels"
+    return Fitted(fitted.val, how, predict, fed, _looks(val, fitted.classes_of))
 
 
-def _masked(benchmark: Benchmark, rows: pa.Table) -> MaskedSamples:
-    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)
+def _looks(val: MaskedSamples, classes_of: Callable[[np.ndarray], np.ndarray]) -> Callable[[int], list[Picture]]:
+    """The first few images of val with their truth and what is said of them."""
+
+    def looks(num: int) -> list[Picture]:
+        return [
+            (name, image, mask, classes_of(image)) for name, (image, mask) in list(zip(val.names, val.masked))[:num]
+        ]
+
+    return looks
 
 
 def embedder_of(

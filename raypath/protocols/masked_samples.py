@@ -42,6 +42,13 @@ class MaskedSamples:
     def __len__(self) -> int:
         return len(self.masked)
 
+    def take(self, numbers: np.ndarray) -> "MaskedSamples":
+        """Some of the images."""
+        masked, names, patients = (
+            [values[number] for number in numbers] for values in (self.masked, self.names, self.patients)
+        )
+        return MaskedSamples(masked, tuple(names), tuple(patients), self.classes)
+
     def predictions(self, classes_of: Callable[[np.ndarray], np.ndarray]) -> PixelPredictions:
         """What `classes_of` says about each image: uint8 [H, W, 3] -> classes [H, W]."""
         confusion = [pixel_confusion(mask, classes_of(image), len(self.classes)) for image, mask in self.masked]

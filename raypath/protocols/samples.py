@@ -38,6 +38,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, numbers: np.ndarray) -> "Samples":
+        """Some of the samples."""
+        names, patients = (tuple(values[number] for number in numbers) for values in (self.names, self.patients))
+        return Samples(self.images[numbers], self.labels[numbers], names, patients, self.classes)
+
     def predictions(self, probability: np.ndarray) -> Predictions:
         """What was said about each sample; `probability` [N, K]."""
         return Predictions(self.names, self.patients, self.labels, probability, self.classes)

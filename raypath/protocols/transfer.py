@@ -16,7 +16,6 @@ from torch import nn
 from raypath.benchmarks import Benchmark, BenchmarkSettings, ImagesSettings, label_budget, label_fraction
 from raypath.benchmarks.splits.folds import NUM_FOLDS, NUM_REPEATS, default_protocol
 from raypath.config import setting
-from raypath.data.images import Frame
 from raypath.errors import BadInput
 from raypath.models.batch_norm_adaptation import ADAPTATION_BATCHES, adapt_batch_norm, recalibrate_batch_norm
 from raypath.protocols.encoders import COLOUR, RANDOM_BN, WITHOUT_WEIGHTS, open_encoder
@@ -24,8 +23,7 @@ from raypath.protocols.finetune import FinetuneSettings
 from raypath.protocols.knn import KnnSettings
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.probe import ProbeSettings
-from raypath.protocols.samples import Samples
-from raypath.protocols.scale import Feeding, Scale, feeding_of
+from raypath.protocols.scale import Feeding, Scale, as_it_is, feeding_of
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.svm import SvmSettings
 
@@ -47,9 +45,12 @@ class SweepSettings:
     """`protocol.` key -> a list of choices, or {"log": [low, high]} or {"uniform": [low, high]}."""
     asha: bool = True
     """Stop the worse half of the trials early (never with grid: its cells are all wanted)."""
-    grace_epochs: int = 5
+    grace_looks: int = 5
+    """Looks at val (epochs, where those are counted) before a trial may be stopped."""
     cpus_per_trial: float = setting(1.0, identity=False)
     gpus_per_trial: float = setting(0.0, identity=False)
+    workers_per_trial: int = setting(1, identity=False)
+    """Workers of Ray Train that share a trial's CPUs and GPUs, and its batches: 4 with gpus_per_trial=4 for a large encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,16 +144,12 @@ def train_rows(config: TransferConfig, benchmark: Benchmark) -> pa.Table:
     return rows if config.fraction_train == 1 else label_fraction(rows, config.fraction_train, seed=config.seed)
 
 
-def training_samples(config: TransferConfig, benchmark: Benchmark, frame: Frame) -> tuple[Samples, Samples]:
-    """Train (within the label budget) and val, as the encoder is fed with them."""
-    return tuple(
-        Samples.of(rows, benchmark.classes, frame) for rows in (train_rows(config, benchmark), benchmark.rows("val"))
-    )
-
-
 def feeding(config: TransferConfig, benchmark: Benchmark) -> Feeding:
     """How this transfer's encoder is fed with the benchmark."""
-    return feeding_of(open_encoder(config.encoder, seed=config.seed), benchmark, config.scale, config.extent_px)
+    encoder = open_encoder(config.encoder, seed=config.seed)
+    if isinstance(config.protocol, OF_PIXELS):
+        return as_it_is(encoder, benchmark, getattr(config.protocol, "crop_px", 1))
+    return feeding_of(encoder, benchmark, config.scale, config.extent_px)
 
 
 def transfer_encoder(

@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from raypath.benchmarks import Predictions, score
+from raypath.benchmarks import PixelPredictions, Predictions, score
 
 INK, ACCENT, FAINT, PALE, SOFT = "#23303b", "#8b3a78", "#b48bb0", "#d8c3d6", "#5c6b77"
 _NAME_CHARACTERS = 22  # of a label beside an axis, before it is wrapped
 
 
-def confusion_figure(predictions: Predictions, title: str) -> Figure:
-    """The confusion matrix: counts, and below each its share of the row (a row is a label)."""
-    confusion = score(predictions)["confusion"]
+def confusion_figure(predictions: Predictions | PixelPredictions, title: str) -> Figure:
+    """The confusion matrix: counts (of pixels, where those have classes), and below each its share of the row, which is a label."""
+    is_dense = isinstance(predictions, PixelPredictions)
+    confusion = predictions.confusion.sum(axis=0) if is_dense else score(predictions)["confusion"]
     share = confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     names = [fill(name, _NAME_CHARACTERS) for name in predictions.classes]
     figure = Figure(figsize=(1.9 + 0.9 * len(confusion), 1.4 + 0.8 * len(confusion)), layout="constrained")
@@ -30,7 +31,7 @@ def confusion_figure(predictions: Predictions, title: str) -> Figure:
     axes.imshow(share, cmap="Purples", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion):
         colour = "white" if share[row, column] > 0.55 else INK
-        axes.text(column, row - 0.08, f"{count}", ha="center", va="center", color=colour)
+        axes.text(column, row - 0.08, f"{count:,}", ha="center", va="center", color=colour)
         axes.text(column, row + 0.22, f"{share[row, column]:.0%}", ha="center", va="center", color=colour, fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)

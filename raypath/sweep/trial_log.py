@@ -16,8 +16,9 @@ from ray import tune
 
 from raypath.config import config_hash, from_dict, override, to_dict
 from raypath.errors import BadInput
+from raypath.protocols import FinetuneSettings, SegmentSettings
 from raypath.protocols.transfer import TransferConfig
-from raypath.sweep.search import FAILURE
+from raypath.sweep.trial import FAILURE
 from raypath.tracking import Tracker, open_tracking
 
 log = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class TrialLog(tune.Callback):
         draft.replace(self.known)
 
     def on_trial_result(self, iteration, trials, trial, result, **info) -> None:
-        """Log one epoch, or why there are no more of them."""
+        """Log one look at val, or why there are no more of them."""
         run_id = self._runs().get(trial.trial_id)
         if run_id is None:
             return
@@ -95,22 +96,23 @@ class TrialLog(tune.Callback):
         numbers = {k: v for k, v in result.items() if isinstance(v, int | float) and not k.startswith(_HIDDEN)}
         numbers = {k: float(v) for k, v in numbers.items() if not isinstance(v, bool) and math.isfinite(v)}
         numbers.pop("training_iteration", None)
-        self.tracker.log_metrics(run_id, numbers, step=int(result.get("epoch", 0)))
+        self.tracker.log_metrics(run_id, numbers, step=int(result.get("look", 0)))
 
     def on_trial_complete(self, iteration, trials, trial, **info) -> None:
         """Close the run: finished, stopped early, or failed."""
-        result, num_epochs = trial.last_result or {}, self._config_of(trial).protocol.epochs
-        epoch, run_id = result.get("epoch", 0), self._runs().get(trial.trial_id)
+        result, protocol = trial.last_result or {}, self._config_of(trial).protocol
+        look, run_id = result.get("look", 0), self._runs().get(trial.trial_id)
         self.num_ended += 1
-        self.show(f"  trial {self.num_ended}: {trial_name(trial.config)}  {_outcome(result, num_epochs)}")
+        self.show(f"  trial {self.num_ended}: {trial_name(trial.config)}  {_outcome(result, protocol)}")
         if run_id is None:
             return
         if FAILURE in result:
             self.tracker.end_run(run_id, "FAILED")
             return
-        if epoch < num_epochs:
-            self.tracker.set_tags(run_id, {"raypath.stopped": f"early, after epoch {epoch} of {num_epochs}"})
-        self.tracker.end_run(run_id, "FINISHED" if epoch >= num_epochs else "KILLED")
+        is_whole = look >= protocol.num_looks
+        if not is_whole:
+            self.tracker.set_tags(run_id, {"raypath.stopped": f"early, after {protocol.place_of(look)}"})
+        self.tracker.end_run(run_id, "FINISHED" if is_whole else "KILLED")
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:
         """Close the run of a trial whose workers were lost too often, with the reason."""
@@ -140,13 +142,14 @@ class TrialLog(tune.Callback):
         return json.loads(self.known.read_text()) if self.known.exists() else {}
 
 
-def _outcome(result: dict[str, Any], num_epochs: int) -> str:
+def _outcome(result: dict[str, Any], protocol: FinetuneSettings | SegmentSettings) -> str:
     """How a trial ended, for people."""
     if FAILURE in result:
         return f"failed: {result[FAILURE]}"
     scores = "  ".join(f"{k} {v:.3f}" for k, v in result.items() if k.startswith("val_") and k != "val_loss")
-    early = "" if result.get("epoch", 0) >= num_epochs else f", stopped early after epoch {result.get('epoch', 0)}"
-    return f"last epoch: {scores}{early}"
+    look = result.get("look", 0)
+    early = "" if look >= protocol.num_looks else f", stopped early after {protocol.place_of(look)}"
+    return f"last look: {scores}{early}"
 
 
 def _show_nothing(line: str) -> None:

@@ -47,24 +47,24 @@ def test_the_best_epoch_is_the_one_with_the_best_metric_then_the_least_loss():
     val = small.samples(6, seed=1, cue=0)
     fitted = tune(FinetuneSettings(epochs=8, batch=8, lr=3e-2), train=small.samples(24, seed=0, cue=0), val=val)
     ranks = [(m["val_balanced_accuracy"], -m["val_loss"]) for m in fitted.history]
-    assert ranks.index(max(ranks)) == fitted.epoch - 1
-    assert fitted.epoch < 8
+    assert ranks.index(max(ranks)) == fitted.look - 1
+    assert fitted.look < 8
     assert len({rank[0] for rank in ranks}) < len(ranks)
     assert len(set(ranks)) > 1
-    assert fitted.val_loss == fitted.history[fitted.epoch - 1]["val_loss"]
+    assert fitted.val_loss == fitted.history[fitted.look - 1]["val_loss"]
 
 
 def test_the_weights_of_the_best_epoch_come_back():
     val = small.samples(6, seed=1, cue=0)
     kept = {}
 
-    def report(epoch, metrics, classifier, is_best):
-        kept[epoch] = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    def report(look):
+        kept[look.number] = {name: tensor.clone() for name, tensor in look.model.state_dict().items()}
 
     settings = FinetuneSettings(epochs=8, batch=8, lr=3e-2)
     fitted = tune(settings, train=small.samples(24, seed=0, cue=0), val=val, report=report)
     now = fitted.classifier.state_dict()
-    assert all(torch.equal(tensor, kept[fitted.epoch][name]) for name, tensor in now.items())
+    assert all(torch.equal(tensor, kept[fitted.look][name]) for name, tensor in now.items())
     assert any(not torch.equal(tensor, kept[8][name]) for name, tensor in now.items())
     np.testing.assert_array_equal(probability_of(fitted.classifier, val.images, CPU), fitted.val.probability)
 
@@ -72,9 +72,9 @@ def test_the_weights_of_the_best_epoch_come_back():
 def test_report_is_called_after_every_epoch_with_its_numbers_and_may_end_the_training():
     calls = []
 
-    def report(epoch, metrics, classifier, is_best):
-        calls.append((epoch, metrics, is_best))
-        if epoch == 2:
+    def report(look):
+        calls.append((look.number, look.metrics, look.is_best))
+        if look.number == 2:
             raise StopIteration
 
     with pytest.raises(StopIteration):
@@ -129,15 +129,17 @@ def test_updates_are_counted_instead_of_epochs_and_the_last_weights_may_be_kept(
     looks = []
     settings = FinetuneSettings(num_steps=7, validate_every=3, batch=8, lr=3e-2, keep="last")
     val = small.samples(6, seed=1, cue=0)
-    fitted = tune(settings, train=small.samples(20, seed=0, cue=0), val=val, report=lambda look, *_: looks.append(look))
+    fitted = tune(
+        settings, train=small.samples(20, seed=0, cue=0), val=val, report=lambda look: looks.append(look.number)
+    )
     assert looks == [1, 2, 3]
     assert settings.num_looks == 3
-    assert fitted.epoch == 3
+    assert fitted.look == 3
     assert fitted.val_loss == fitted.history[-1]["val_loss"]
     best = tune(replace(settings, keep="best"), train=small.samples(20, seed=0, cue=0), val=val)
     assert best.history == fitted.history
     ranks = [(m["val_balanced_accuracy"], -m["val_loss"]) for m in best.history]
-    assert best.epoch == ranks.index(max(ranks)) + 1
+    assert best.look == ranks.index(max(ranks)) + 1
 
 
 def test_layers_learn_at_rates_that_decay_and_the_optimiser_is_chosen():

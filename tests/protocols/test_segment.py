@@ -55,9 +55,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(sets):
 def test_the_weights_that_come_back_are_those_of_the_best_look_or_the_last(sets, keep):
     seen = {}
 
-    def report(step, metrics, model, is_best):
-        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        seen[step] = (metrics["val_miou_macro"], -metrics["val_loss"]), weights, is_best
+    def report(look):
+        weights = {name: tensor.clone() for name, tensor in look.model.state_dict().items()}
+        seen[look.number] = (look.metrics["val_miou_macro"], -look.metrics["val_loss"]), weights, look.is_best
 
     train, val = sets
     inverted = replace(val, masked=[(image, 1 - mask) for image, mask in val.masked])  # what is learnt is wrong there
@@ -66,12 +66,12 @@ def test_the_weights_that_come_back_are_those_of_the_best_look_or_the_last(sets,
     assert list(seen) == list(range(1, 8))
     best = max(seen, key=lambda step: (seen[step][0], -step))
     assert best < 7
-    assert fitted.step == (best if keep == "best" else 7)
+    assert fitted.look == (best if keep == "best" else 7)
     assert [step for step in seen if seen[step][2]][-1] == best
     now = fitted.model.state_dict()
-    assert all(torch.equal(tensor, seen[fitted.step][1][name]) for name, tensor in now.items())
+    assert all(torch.equal(tensor, seen[fitted.look][1][name]) for name, tensor in now.items())
     np.testing.assert_array_equal(fitted.predict(inverted, CPU).confusion, fitted.val.confusion)
-    assert fitted.val_loss == -seen[fitted.step][0][1]
+    assert fitted.val_loss == -seen[fitted.look][0][1]
 
 
 def test_the_loss_on_val_is_the_cross_entropy_of_all_its_pixels(sets):
