@@ -27,10 +27,13 @@ from raypath.errors import Preempted, RaypathError
 from raypath.protocols import SegmentSettings
 from raypath.protocols.trained import Parts, Said, said_of, untrained
 from raypath.protocols.transfer import TransferConfig
+from raypath.sweep.freed_workers import FreedWorkers
 from raypath.sweep.space import check_sweep, concurrency, num_trials, param_space, scheduler_of, search_of
 from raypath.sweep.trial import FAILURE, KEPT, SELECTION, VAL, WEIGHTS, Task, kept, run_trial
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banners: trials are shown by whoever waits for them
+# Of a trial that waits for its workers, which have the CPUs: a little of anything else, as Tune takes no trial without resources
+_WAITING = {"memory": 2**20}
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -89,9 +92,9 @@ def sweep(
 
 def _tuner(config: TransferConfig, task: Task, callbacks: list[tune.Callback] | None, *, resume: bool) -> tune.Tuner:
     settings, space = config.sweep, param_space(config)
-    is_shared = settings.workers_per_trial > 1  # then the workers have the CPUs, and the trial only waits for them
-    cpus, gpus = (0.0, 0.0) if is_shared else (settings.cpus_per_trial, settings.gpus_per_trial)
-    trial = tune.with_resources(tune.with_parameters(run_trial, task=task), {"cpu": cpus, "gpu": gpus})
+    is_shared = settings.workers_per_trial > 1
+    resources = _WAITING if is_shared else {"cpu": settings.cpus_per_trial, "gpu": settings.gpus_per_trial}
+    trial = tune.with_resources(tune.with_parameters(run_trial, task=task), resources)
     home = str(task.folder / "tune")
     if resume and tune.Tuner.can_restore(home):
         return tune.Tuner.restore(home, trainable=trial, resume_errored=True, param_space=space)
@@ -109,7 +112,7 @@ def _tuner(config: TransferConfig, task: Task, callbacks: list[tune.Callback] | 
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(task.folder),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or ()), FreedWorkers()],
             failure_config=tune.FailureConfig(max_failures=1),
             verbose=0,
         ),

@@ -28,6 +28,7 @@ from raypath.config import from_dict, override
 from raypath.protocols.looks import Look
 from raypath.protocols.trained import Parts, train_weights
 from raypath.protocols.transfer import TransferConfig
+from raypath.sweep.freed_workers import PLACEMENT_GROUP
 
 SELECTION = "selection"  # what Tune maximises: the metric on val, the loss deciding among equals
 WORST = -1.0  # below every score: what Tune is told of a trial that failed
@@ -85,11 +86,12 @@ def _on_workers(params: dict[str, Any], task: Task, trial: str) -> None:
 
 def _on_worker(own: dict[str, Any]) -> None:
     task, context = ray.get(own["task"]), ray.train.get_context()
+    group = ray.util.get_current_placement_group().id.hex()
     _train(
         own["params"],
         task,
         own["trial"],
-        ray.train.report,
+        lambda metrics: ray.train.report(metrics | {PLACEMENT_GROUP: group}),
         get_device(),
         num_threads=from_dict(TransferConfig, task.config).sweep.cpus_per_trial / context.get_world_size(),
         is_first=context.get_world_rank() == 0,
