@@ -67,6 +67,56 @@ def test_split_folders_that_hold_class_folders(tmp_path):
     assert benchmark.counts()["test"] == {"a": 3, "b": 3}
 
 
+def test_what_archives_leave_behind_is_no_class_no_split_and_no_image(folder):
+    expected = load_images(folder)
+    for place in (
+        "__MACOSX/a/._0.png",
+        ".ipynb_checkpoints/a/0.png",
+        "a/._0.png",
+        "a/.ipynb_checkpoints/0-checkpoint.png",
+    ):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(b"\0\5\x16\7")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    assert load_images(folder).data_hash == expected.data_hash
+
+
+@pytest.mark.parametrize(
+    "splits", [("train", "valid", "test"), ("Train", "Test"), ("train", "val", "test", "docs"), ("training",)]
+)
+def test_splits_of_other_names_are_not_learned_as_classes(tmp_path, splits):
+    write_images(tmp_path, [f"{s}/{c}/{i}.png" for s in splits for c in "ab" for i in range(5)])
+    with pytest.raises(BadInput, match=r"splits or classes\? Expected train, val, test and nothing else"):
+        load_images(tmp_path)
+
+
+def test_a_folder_around_the_set_is_named(tmp_path):
+    write_images(tmp_path, [f"my set/{c}/{i}.png" for c in "ab" for i in range(5)])
+    with pytest.raises(BadInput, match=r"has only the folder my set; .* name it: .*/my set"):
+        load_images(tmp_path)
+    assert load_images(tmp_path / "my set").classes == ("a", "b")
+
+
+def test_a_header_in_capitals_or_with_spaces_is_the_same(folder):
+    lines = [f"{line},p{number}" for number, line in enumerate(all_lines())]
+    write_manifest(folder, lines, "path,label,patient")
+    expected = load_images(folder)
+    for header in ("Path, Label ,Patient", " IMAGE,LABEL,patient "):
+        write_manifest(folder, lines, header)
+        found = load_images(folder)
+        assert found.data_hash == expected.data_hash
+        assert "not used" not in found.split_note
+    write_manifest(folder, lines, "path,label,label")
+    with pytest.raises(BadInput, match=r"manifest\.csv: line 1: the column 'label' is there twice"):
+        load_images(folder)
+
+
+def test_paths_of_windows_are_refused_with_the_remedy(folder):
+    write_manifest(folder, [line.replace("/", "\\") for line in all_lines()])
+    with pytest.raises(BadInput, match=r"write / for \\"):
+        load_images(folder)
+
+
 def test_the_test_is_behind_a_door(folder):
     with pytest.raises(BadInput, match="open_test"):
         load_images(folder).rows("test")

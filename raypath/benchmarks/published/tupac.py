@@ -91,12 +91,12 @@ class TUPACSettings:
 
 def _images(folder: Path) -> Iterator[tuple[str, Path]]:
     """case/image -> file, of every part."""
-    for path in folder.glob("mitoses_image_data*/*/*.tif"):
+    for path in folder.glob("mitoses_image_data*/*/[!.]*.tif"):
         yield f"{path.parent.name}/{path.stem}", path
 
 
 def _truths(folder: Path) -> list[Path]:
-    found = sorted((folder / _TRUTH).glob("*/*.csv"))
+    found = sorted((folder / _TRUTH).glob("*/[!.]*.csv"))
     if not found:
         raise BadInput(f"{folder / _TRUTH}: no 01/01.csv and the like; expected the unpacked ground truth")
     return found

@@ -85,3 +85,14 @@ def test_what_is_damaged_is_refused(folder):
         settings.load(0)
     shutil.rmtree(folder / "CRC-VAL-HE-7K")
     assert not NCTCRCSettings.recognise(folder)
+
+
+def test_capitals_and_what_archives_leave_behind(folder):
+    expected = NCTCRCSettings(path=str(folder)).load(0).counts()
+    home = folder / "NCT-CRC-HE-100K" / "ADI"
+    first = min(home.iterdir())
+    first.rename(first.with_suffix(".TIF"))
+    for name in ("._ADI-AAAFAAAB.tif", ".DS_Store", "Thumbs.db"):
+        (home / name).write_bytes(b"x")
+    (folder / "NCT-CRC-HE-100K" / "__MACOSX").mkdir()
+    assert NCTCRCSettings(path=str(folder)).load(0).counts() == expected
