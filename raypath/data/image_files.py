@@ -20,8 +20,8 @@ _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits: Pillow would cut them off at 255
 _BITS_PER_SAMPLE = 258  # the tag of TIFF
 _ON_ITS_SIDE = (5, 6, 7, 8)  # orientations of EXIF that swap width and height
-# What Pillow raises for damaged files of these formats (found with 9,000 of them), and slides for theirs.
-UNREADABLE = (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError, SlideError)
+# What Pillow raises for damaged files of these formats (found with 9,000 of them), NumPy for an empty file, and slides.
+UNREADABLE = (OSError, EOFError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError, SlideError)
 
 
 def read_image(

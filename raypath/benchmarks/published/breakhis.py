@@ -29,6 +29,7 @@ from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_in
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_lines
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -173,11 +174,8 @@ def _read_fold(folder: Path, number: int) -> dict[str, str]:
             f"{places[0]}: there is no such file; it comes in mkfold.tar.gz, from where BreaKHis is published"
         )
     splits = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        cells = text.strip().split("|")
-        if cells == [""]:
-            continue
+    for line, cells in csv_lines(path, delimiter="|"):
         if len(cells) != 4 or cells[3] not in ("train", "test"):
-            raise BadInput(f"{path}: line {line}: {text!r}; expected FILE|MAGNIFICATION|FOLD|train or test")
+            raise BadInput(f"{path}: line {line}: {'|'.join(cells)!r}; expected FILE|MAGNIFICATION|FOLD|train or test")
         splits[cells[0]] = cells[3]
     return splits

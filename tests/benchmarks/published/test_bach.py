@@ -95,3 +95,10 @@ def test_what_is_damaged_is_refused(folder):
     assert not BACHSettings.recognise(folder)
     with pytest.raises(BadInput, match="no microscopy_ground_truth"):
         settings.load(0)
+
+
+def test_a_table_that_was_saved_in_utf_16_is_refused(folder):
+    table = folder / "ICIAR2018_BACH_Challenge/Photos/microscopy_ground_truth.csv"
+    table.write_bytes(table.read_text().encode("utf-16"))
+    with pytest.raises(BadInput, match=r"microscopy_ground_truth[.]csv: cannot be read .*; expected text in UTF-8"):
+        BACHSettings(path=str(folder)).load(0)

@@ -108,7 +108,7 @@ def test_what_is_damaged_is_refused(tmp_path):
         ),
         ("train_5,5, benign", "train_5,, benign", r"Grade\.csv: train_5: no patient"),
         ("train_5,5, benign", "train_4,5, benign", r"Grade\.csv: train_4 has two lines"),
-        ("patient ID", "case", r"Grade\.csv: no column patient id"),
+        ("patient ID", "case", r"Grade\.csv: line 1: no column patient ID"),
     ):
         assert old in grades
         (tmp_path / "Grade.csv").write_text(grades.replace(old, new))
