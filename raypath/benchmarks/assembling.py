@@ -30,6 +30,7 @@ from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 
 NUM_HASH_THREADS = 4
+_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
 def assemble(
@@ -116,10 +117,15 @@ def _divide(
 
 
 def _sha256(rows: Sequence[ImageRow]) -> dict[Path, str]:
-    """Of every file, masks included."""
+    """Of every file, masks included; raises BadInput for one without bytes."""
     files = sorted({path for row in rows for path in (row.path, row.mask) if path is not None})
     with ThreadPoolExecutor(NUM_HASH_THREADS) as pool:
-        return dict(zip(files, pool.map(file_sha256, files)))
+        found = dict(zip(files, pool.map(file_sha256, files)))
+    empty = [path for path, sha256 in found.items() if sha256 == _OF_NOTHING]
+    if empty:
+        more = f" (one of {len(empty)} such files)" if len(empty) > 1 else ""
+        raise BadInput(f"{empty[0]}: the file is empty{more}; unpack the set again")
+    return found
 
 
 def _parts(row: ImageRow, sha256: dict[Path, str]) -> list[str]:

@@ -123,3 +123,11 @@ def test_what_is_damaged_is_refused(tmp_path):
     (tmp_path / "empty" / "Grade.csv").write_text(HEADER)
     with pytest.raises(BadInput, match=r"empty: no train_1\.bmp and the like"):
         GlaSSettings(path=str(tmp_path / "empty")).load(0)
+
+
+@pytest.mark.parametrize("name", ["train_5.bmp", "train_5_anno.bmp"])
+def test_an_image_or_mask_without_bytes_is_refused(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BadInput, match=rf"{name}: the file is empty; unpack the set again"):
+        GlaSSettings(path=str(tmp_path)).load(0)
