@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from raypath.benchmarks.cutting.boxes import boxes_around, grid_boxes, holds_point
 from raypath.data.csv_files import csv_lines
@@ -43,15 +42,6 @@ def inside(points: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
         x, y = points[~is_inside][0]
         raise BadInput(f"{path}: a point at x {x:g}, y {y:g}; expected points of the image of {size[0]} x {size[1]} px")
     return np.minimum(points, np.array(size) - 0.5)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in px; raises BadInput for what is no image."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(f"{path}: is no image ({error}); fetch the file again") from None
 
 
 def object_boxes(

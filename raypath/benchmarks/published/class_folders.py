@@ -1,8 +1,7 @@
 """The images of a published set whose folders are its classes: found by name, or refused by name.
 
-One decision: a published set is complete or damaged. A class whose folder is missing or empty, a folder that no class has, and a
-file without bytes are errors, because a set that lost a part in unpacking trains as well as a whole one. Costs one `stat` per
-image.
+One decision: a published set is complete or damaged. A class whose folder is missing or empty, and a folder that no
+class has, are errors, because a set that lost a part in unpacking trains as well as a whole one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,11 +32,8 @@ def images_of_classes(
 
 
 def images_in(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder that end in `suffix` (in capitals too), sorted; raises BadInput for none, or one without bytes."""
+    """The files of a folder that end in `suffix` (in capitals too), sorted; raises BadInput for none."""
     paths = sorted(path for path in folder.iterdir() if path.name.lower().endswith(suffix) and not is_hidden(path))
     if not paths:
         raise BadInput(f"{folder}: no images in it; expected files that end in {suffix}: unpack the set again")
-    for path in paths:
-        if path.stat().st_size == 0:
-            raise BadInput(f"{path}: the file is empty; unpack the set again")
     return paths

@@ -17,7 +17,8 @@ from typing import ClassVar, Literal
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting.sparse_objects import box_rows, image_size, object_boxes, read_points
+from raypath.benchmarks.cutting.boxes import image_size
+from raypath.benchmarks.cutting.sparse_objects import box_rows, object_boxes, read_points
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting

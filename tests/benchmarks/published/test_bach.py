@@ -83,7 +83,7 @@ def test_what_is_damaged_is_refused(folder):
     with pytest.raises(BadInput, match=r"n001\.tif: \(8, 6\) px hold no square of box_px=7"):
         BACHSettings(path=str(folder), box_px=7).load(0)
     (home / "Normal" / "n001.tif").write_bytes(b"no tiff")
-    with pytest.raises(BadInput, match=r"n001\.tif: cannot be opened"):
+    with pytest.raises(BadInput, match=r"n001\.tif: cannot be read"):
         BACHSettings(path=str(folder), box_px=2).load(0)
     (home / "Normal" / "n001.tif").unlink()
     with pytest.raises(BadInput, match=r"Normal/n001\.tif: there is no such file"):

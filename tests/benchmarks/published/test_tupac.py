@@ -94,7 +94,7 @@ def test_what_is_damaged_is_refused(folder):
         settings.load(0)
     image = folder / "mitoses_image_data_part_2" / "15" / "01.tif"
     image.write_bytes(b"no image")
-    with pytest.raises(BadInput, match=r"15/01\.tif: is no image"):
+    with pytest.raises(BadInput, match=r"15/01\.tif: cannot be read"):
         settings.load(0)
     image.unlink()
     with pytest.raises(BadInput, match=r"15/01\.csv: its image is not there"):
