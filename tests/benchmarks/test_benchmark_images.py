@@ -244,6 +244,20 @@ def test_the_primary_metric():
     assert primary_metric([0] * 9 + [1, 2], 3) == "balanced_accuracy"
 
 
+def test_grades_are_in_their_order_and_scored_by_kappa(tmp_path):
+    write_images(tmp_path, [f"{grade}/{i}.png" for grade in ("low", "mid", "high") for i in range(10)])
+    benchmark = ImagesSettings(path=str(tmp_path), grades=("low", "mid", "high")).load(0)
+    assert (benchmark.classes, benchmark.primary) == (("low", "mid", "high"), "quadratic_kappa")
+    assert {row["sample"].split("/")[0]: row["label"] for row in benchmark.table.to_pylist()} == {
+        "low": 0,
+        "mid": 1,
+        "high": 2,
+    }
+    assert ImagesSettings(path=str(tmp_path)).load(0).primary == "balanced_accuracy"
+    with pytest.raises(BadInput, match="found the classes mid; expected low, high"):
+        ImagesSettings(path=str(tmp_path), grades=("low", "high")).load(0)
+
+
 def test_write_split(folder, tmp_path):
     path = load_images(folder).write_split(tmp_path / "run")
     lines = path.read_text().splitlines()
