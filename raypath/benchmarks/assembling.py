@@ -120,12 +120,22 @@ def _sha256(rows: Sequence[ImageRow]) -> dict[Path, str]:
     """Of every file, masks included; raises BadInput for one without bytes."""
     files = sorted({path for row in rows for path in (row.path, row.mask) if path is not None})
     with ThreadPoolExecutor(NUM_HASH_THREADS) as pool:
-        found = dict(zip(files, pool.map(file_sha256, files)))
+        found = dict(zip(files, pool.map(_digest, files)))
     empty = [path for path, sha256 in found.items() if sha256 == _OF_NOTHING]
     if empty:
         more = f" (one of {len(empty)} such files)" if len(empty) > 1 else ""
         raise BadInput(f"{empty[0]}: the file is empty{more}; unpack the set again")
     return found
+
+
+def _digest(path: Path) -> str:
+    try:
+        str(path.absolute()).encode()
+        return file_sha256(path)
+    except UnicodeEncodeError:
+        raise BadInput(f"{str(path)!a}: its name is no text in UTF-8; rename it") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); fetch the file again") from None
 
 
 def _parts(row: ImageRow, sha256: dict[Path, str]) -> list[str]:

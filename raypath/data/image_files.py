@@ -78,6 +78,13 @@ def size_of(path: str, *, item: int | None = None) -> tuple[int, int]:
     return _array_size(local_path(path))
 
 
+def require_8_bits(image: Image.Image) -> None:
+    """Raise ValueError for a file with more than 8 bits per channel; its header is enough."""
+    if image.mode in _DEEP_MODES or loses_bits(image):
+        kind = image.mode if image.mode in _DEEP_MODES else f"{image.mode} of 16 bits"
+        raise ValueError(f"its pixels are {kind}, expected 8 bits per channel: convert it, and say how you scaled it")
+
+
 def loses_bits(image: Image.Image) -> bool:
     """Whether Pillow would keep 8 of more bits per channel of a file it has not decoded: colours of 16 in PNG and TIFF."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
@@ -95,9 +102,7 @@ def _array_size(path: str) -> tuple[int, int]:
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _DEEP_MODES or loses_bits(image):
-        kind = image.mode if image.mode in _DEEP_MODES else f"{image.mode} of 16 bits"
-        raise ValueError(f"its pixels are {kind}, expected 8 bits per channel: convert it, and say how you scaled it")
+    require_8_bits(image)
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
         raise ValueError("it has transparent pixels, which have no colour: save it without them")
     return image.convert("RGB")
