@@ -44,13 +44,15 @@ def assemble(
     classes: Sequence[str] = (),
     primary: Primary | None = None,
     mask_rule: MaskRule = "none",
+    is_split_chosen: bool = False,
 ) -> Benchmark:
     """The benchmark of `rows`.
 
     `classes` fixes the order of the classes (else sorted names). With a `mask_rule` classes belong to pixels: `classes` are
     those of mask values 0, 1, ..., every row has a mask, and labels only stratify the split. `primary`: else balanced accuracy,
-    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. Raises BadInput for a patient, slide or pixel in two
-    splits unless `split.waive` names it, for a class (or stratum) that is not in all three splits, and for fewer than two classes.
+    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. `is_split_chosen`: the given split was asked for by
+    name; one of k folds always is. Raises BadInput for a patient, slide or pixel in two splits unless `split.waive` names it, for a
+    class (or stratum) that is not in all three splits, and for fewer than two classes.
     """
     is_dense = mask_rule != "none"
     strata = _strata(rows, () if is_dense else classes, name, at_least=1 if is_dense else 2)
@@ -82,6 +84,7 @@ def assemble(
         mask_rule=mask_rule,
         strata=strata if is_dense else (),
         built=compare(rows, facts) if facts.counts else (),
+        is_split_chosen=is_split_chosen or split.num_folds is not None,
         waived=tuple(leak.rule for leak in leaks),
     )
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, ImagesSettings, load_images
 from raypath.benchmarks.benchmark import primary_metric
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.errors import BadInput
 
 REAL = Path(os.environ.get("RAYPATH_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "labelled"
@@ -242,6 +243,11 @@ def test_the_primary_metric():
     assert primary_metric([0] * 6 + [1] * 4, 2) == "balanced_accuracy"
     assert primary_metric([0] * 7 + [1] * 3, 2) == "auroc"
     assert primary_metric([0] * 9 + [1, 2], 3) == "balanced_accuracy"
+
+
+def test_one_of_k_folds_is_a_split_that_somebody_chose(folder):
+    assert load_images(folder, split=SplitSettings(num_folds=4, fold=1)).is_split_chosen
+    assert not load_images(folder).is_split_chosen
 
 
 def test_grades_are_in_their_order_and_scored_by_kappa(tmp_path):

@@ -81,11 +81,24 @@ class BreaKHisSettings:
 
     def load(self, seed: int) -> Benchmark:
         """The benchmark; raises BadInput for a missing type, for names that contradict their folder and for incomplete folds."""
+        if self.published_fold and (self.split.num_folds or not self.split.use_given):
+            raise BadInput(
+                f"benchmark.published_fold={self.published_fold} beside split.num_folds={self.split.num_folds} and"
+                f" split.use_given={self.split.use_given}: two divisions; leave split as it is, or published_fold=null"
+            )
         folder = folder_of(self.path, self.kind)
         rows = list(_rows(folder, self))
         name = f"breakhis-{self.target}-{self.magnification or 'all'}x"
         name += f"-fold{self.published_fold}" if self.published_fold else ""
-        return assemble(rows, self._facts(), self.split, name=name, seed=seed, classes=_TARGETS[self.target])
+        return assemble(
+            rows,
+            self._facts(),
+            self.split,
+            name=name,
+            seed=seed,
+            classes=_TARGETS[self.target],
+            is_split_chosen=self.published_fold is not None,
+        )
 
     def _facts(self) -> Facts:
         """The facts of the part that was chosen; nobody published how many of a type there are at one magnification."""

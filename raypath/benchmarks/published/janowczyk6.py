@@ -68,7 +68,16 @@ class Janowczyk6Settings:
         if self.cases == "published":
             rows, note = _listed(rows, folder)
             facts = replace(facts, counts={})
-        return assemble(rows, facts, self.split, name="janowczyk6", seed=seed, notes=[note], classes=_CLASSES)
+        return assemble(
+            rows,
+            facts,
+            self.split,
+            name="janowczyk6",
+            seed=seed,
+            notes=[note],
+            classes=_CLASSES,
+            is_split_chosen=self.cases == "published",
+        )
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
