@@ -30,6 +30,7 @@ from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 
 NUM_HASH_THREADS = 4
+_FILES_PER_TASK = 64  # a task costs as much as a small file
 _OF_NOTHING = hashlib.sha256().hexdigest()
 
 
@@ -121,14 +122,19 @@ def _divide(
 
 def _sha256(rows: Sequence[ImageRow]) -> dict[Path, str]:
     """Of every file, masks included; raises BadInput for one without bytes."""
-    files = sorted({path for row in rows for path in (row.path, row.mask) if path is not None})
+    files = list(dict.fromkeys(path for row in rows for path in (row.path, row.mask) if path is not None))
+    parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
     with ThreadPoolExecutor(NUM_HASH_THREADS) as pool:
-        found = dict(zip(files, pool.map(_digest, files)))
+        found = dict(pair for part in pool.map(_digests, parts) for pair in part)
     empty = [path for path, sha256 in found.items() if sha256 == _OF_NOTHING]
     if empty:
         more = f" (one of {len(empty)} such files)" if len(empty) > 1 else ""
         raise BadInput(f"{empty[0]}: the file is empty{more}; unpack the set again")
     return found
+
+
+def _digests(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    return [(path, _digest(path)) for path in files]
 
 
 def _digest(path: Path) -> str:
