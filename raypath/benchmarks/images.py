@@ -36,8 +36,8 @@ def load_images(
     are grades (the primary metric is then quadratic weighted kappa). `ignore_split`: make a split although one is given (for one
     that divides patients).
 
-    Raises BadInput for wrong cells, for a patient in two splits, for a class that is not in all three splits, and for a class that
-    is no grade.
+    Raises BadInput for wrong cells, for a patient in two splits, for a class that is not in all three splits or is no grade, and
+    for a grade that is no class.
     """
     path = Path(path)
     rows, note = read_image_rows(path, label=label)
@@ -48,6 +48,12 @@ def load_images(
         split = replace(split, use_given=False)
     primary = "quadratic_kappa" if grades else None
     rows = _without(rows, drop_classes, name)
+    absent = [grade for grade in grades if grade not in {row.label for row in rows}]
+    if absent:
+        raise BadInput(
+            f"{name}: no image has the grade {', '.join(absent)}; leave it out of benchmark.grades (neighbours are then one step"
+            " apart)"
+        )
     return assemble(rows, facts, split, name=name, seed=seed, notes=notes, classes=grades, primary=primary)
 
 

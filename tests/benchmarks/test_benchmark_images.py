@@ -262,6 +262,8 @@ def test_grades_are_in_their_order_and_scored_by_kappa(tmp_path):
     assert ImagesSettings(path=str(tmp_path)).load(0).primary == "balanced_accuracy"
     with pytest.raises(BadInput, match="found the classes mid; expected low, high"):
         ImagesSettings(path=str(tmp_path), grades=("low", "high")).load(0)
+    with pytest.raises(BadInput, match="no image has the grade none; leave it out"):
+        ImagesSettings(path=str(tmp_path), grades=("none", "low", "mid", "high")).load(0)
 
 
 def test_write_split(folder, tmp_path):
