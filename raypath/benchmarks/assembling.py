@@ -53,7 +53,7 @@ def assemble(
     those of mask values 0, 1, ..., every row has a mask, and labels only stratify the split. `primary`: else balanced accuracy,
     the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. `is_split_chosen`: the given split was asked for by
     name; one of k folds always is. Raises BadInput for a patient, slide or pixel in two splits unless `split.waive` names it, for a
-    class (or stratum) that is not in all three splits, and for fewer than two classes.
+    class (or stratum) that is not in all three splits or is written in two ways, and for fewer than two classes.
     """
     is_dense = mask_rule != "none"
     strata = _strata(rows, () if is_dense else classes, name, at_least=1 if is_dense else 2)
@@ -101,6 +101,13 @@ def folder_of(path: str, kind: str) -> Path:
 
 def _strata(rows: Sequence[ImageRow], classes: Sequence[str], name: str, *, at_least: int) -> tuple[str, ...]:
     found = sorted({row.label for row in rows}, key=lambda text: (int(text) if text.isdecimal() else -1, text))
+    spelled: dict[str, str] = {}
+    for label in found:
+        other = spelled.setdefault(label.lower(), label)
+        if other != label:
+            raise BadInput(
+                f"{name}: the classes {other} and {label} differ only in capitals; write one of them for both"
+            )
     unknown = sorted(set(found) - set(classes)) if classes else []
     if unknown:
         raise BadInput(f"{name}: found the classes {', '.join(unknown)}; expected {', '.join(classes)}")

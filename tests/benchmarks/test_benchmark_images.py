@@ -245,6 +245,13 @@ def test_the_primary_metric():
     assert primary_metric([0] * 9 + [1, 2], 3) == "balanced_accuracy"
 
 
+def test_one_class_in_two_spellings_is_not_two(folder):
+    lines = [line.replace("0.png,a", "0.png,A") for line in all_lines()]
+    write_manifest(folder, lines)
+    with pytest.raises(BadInput, match="the classes A and a differ only in capitals"):
+        load_images(folder)
+
+
 def test_one_of_k_folds_is_a_split_that_somebody_chose(folder):
     assert load_images(folder, split=SplitSettings(num_folds=4, fold=1)).is_split_chosen
     assert not load_images(folder).is_split_chosen
