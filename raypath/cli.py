@@ -222,6 +222,15 @@ def audit(
 
 
 @app.command()
+def tasks() -> None:
+    """List the 22 tasks of Mormont et al. 2020: what each is, its sizes, and which of them anybody can have."""
+    from raypath.benchmarks.pool22 import TASKS, description
+
+    for task in TASKS:
+        say(description(task))
+
+
+@app.command()
 def preview(
     folder: Annotated[Path, typer.Argument(metavar="INDEX", help="The folder of an index.")],
     slides: Annotated[int, typer.Option(help="At most so many slides, evenly over the index.")] = 24,

@@ -30,6 +30,8 @@ from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 
 NUM_HASH_THREADS = 4
+_FILES_PER_TASK = 64  # a task costs as much as a small file
+_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
 def assemble(
@@ -43,13 +45,15 @@ def assemble(
     classes: Sequence[str] = (),
     primary: Primary | None = None,
     mask_rule: MaskRule = "none",
+    is_split_chosen: bool = False,
 ) -> Benchmark:
     """The benchmark of `rows`.
 
     `classes` fixes the order of the classes (else sorted names). With a `mask_rule` classes belong to pixels: `classes` are
     those of mask values 0, 1, ..., every row has a mask, and labels only stratify the split. `primary`: else balanced accuracy,
-    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. Raises BadInput for a patient, slide or pixel in two
-    splits unless `split.waive` names it, for a class (or stratum) that is not in all three splits, and for fewer than two classes.
+    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. `is_split_chosen`: the given split was asked for by
+    name; one of k folds always is. Raises BadInput for a patient, slide or pixel in two splits unless `split.waive` names it, for a
+    class (or stratum) that is not in all three splits or is written in two ways, and for fewer than two classes.
     """
     is_dense = mask_rule != "none"
     strata = _strata(rows, () if is_dense else classes, name, at_least=1 if is_dense else 2)
@@ -81,6 +85,7 @@ def assemble(
         mask_rule=mask_rule,
         strata=strata if is_dense else (),
         built=compare(rows, facts) if facts.counts else (),
+        is_split_chosen=is_split_chosen or split.num_folds is not None,
         waived=tuple(leak.rule for leak in leaks),
     )
 
@@ -96,6 +101,13 @@ def folder_of(path: str, kind: str) -> Path:
 
 def _strata(rows: Sequence[ImageRow], classes: Sequence[str], name: str, *, at_least: int) -> tuple[str, ...]:
     found = sorted({row.label for row in rows}, key=lambda text: (int(text) if text.isdecimal() else -1, text))
+    spelled: dict[str, str] = {}
+    for label in found:
+        other = spelled.setdefault(label.lower(), label)
+        if other != label:
+            raise BadInput(
+                f"{name}: the classes {other} and {label} differ only in capitals; write one of them for both"
+            )
     unknown = sorted(set(found) - set(classes)) if classes else []
     if unknown:
         raise BadInput(f"{name}: found the classes {', '.join(unknown)}; expected {', '.join(classes)}")
@@ -116,10 +128,30 @@ def _divide(
 
 
 def _sha256(rows: Sequence[ImageRow]) -> dict[Path, str]:
-    """Of every file, masks included."""
-    files = sorted({path for row in rows for path in (row.path, row.mask) if path is not None})
+    """Of every file, masks included; raises BadInput for one without bytes."""
+    files = list(dict.fromkeys(path for row in rows for path in (row.path, row.mask) if path is not None))
+    parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
     with ThreadPoolExecutor(NUM_HASH_THREADS) as pool:
-        return dict(zip(files, pool.map(file_sha256, files)))
+        found = dict(pair for part in pool.map(_digests, parts) for pair in part)
+    empty = [path for path, sha256 in found.items() if sha256 == _OF_NOTHING]
+    if empty:
+        more = f" (one of {len(empty)} such files)" if len(empty) > 1 else ""
+        raise BadInput(f"{empty[0]}: the file is empty{more}; unpack the set again")
+    return found
+
+
+def _digests(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    return [(path, _digest(path)) for path in files]
+
+
+def _digest(path: Path) -> str:
+    try:
+        str(path.absolute()).encode()
+        return file_sha256(path)
+    except UnicodeEncodeError:
+        raise BadInput(f"{str(path)!a}: its name is no text in UTF-8; rename it") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); fetch the file again") from None
 
 
 def _parts(row: ImageRow, sha256: dict[Path, str]) -> list[str]:

@@ -22,7 +22,7 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.settings import KINDS, ImagesSettings
-from raypath.data.image_files import UNREADABLE
+from raypath.data.image_files import UNREADABLE, require_8_bits
 from raypath.data.image_rows import IMAGE_SUFFIXES, MANIFEST_NAMES
 from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput, SlideError
@@ -117,7 +117,7 @@ def _audited(place: Path, kind: type) -> Audit:
     except (BadInput, SlideError) as error:
         return Audit(place=place, kind=settings.kind, facts=facts, benchmark=None, sizes=Counter(), fault=str(error))
     sizes, faults = _headers(benchmark)
-    fault = f"{len(faults)} image(s) cannot be opened, the first: {faults[0]}" if faults else ""
+    fault = f"{len(faults)} image(s) cannot be used, the first: {faults[0]}" if faults else ""
     return Audit(place=place, kind=settings.kind, facts=facts, benchmark=benchmark, sizes=sizes, fault=fault)
 
 
@@ -133,6 +133,7 @@ def _headers(benchmark: Benchmark) -> tuple[Counter[tuple[int, int]], list[str]]
                     warnings.catch_warnings(action="ignore"),
                     Image.open(path) as image,
                 ):  # what matters is an error below
+                    require_8_bits(image)
                     sizes[image.size] += 1
             except UNREADABLE as error:
                 faults.append(f"{path} ({error})")

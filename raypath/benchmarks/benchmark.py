@@ -89,6 +89,8 @@ class Benchmark:
     """What was found beside what was published, for a set that is known."""
     is_of_one_patient: bool = False
     """Whether all samples are of one patient, whatever their groups are called: tagged on every run."""
+    is_split_chosen: bool = False
+    """Whether this division was asked for by name (a published fold, one of k folds): it stands, however small the set is."""
     waived: tuple[str, ...] = ()
     """Rules that somebody waived by name, e.g. "patient": tagged on every run."""
 

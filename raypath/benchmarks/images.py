@@ -24,6 +24,7 @@ def load_images(
     label: str = "label",
     seed: int = 0,
     drop_classes: Sequence[str] = (),
+    grades: Sequence[str] = (),
     ignore_split: bool = False,
     split: SplitSettings = SplitSettings(),  # noqa: B008 - frozen
 ) -> Benchmark:
@@ -31,10 +32,12 @@ def load_images(
 
     `path`: a manifest, a folder that holds one, or a folder of class folders (see `image_rows`). `name`: else the folder's.
     `mpp`: um per px of the images; None: unknown, nothing is guessed. `label`: the manifest's column of the classes. `seed`: of a
-    split that is made. `drop_classes`: classes to leave out. `ignore_split`: make a split although one is given (for one that
-    divides patients).
+    split that is made. `drop_classes`: classes to leave out. `grades`: all classes from the lowest to the highest, where they
+    are grades (the primary metric is then quadratic weighted kappa). `ignore_split`: make a split although one is given (for one
+    that divides patients).
 
-    Raises BadInput for wrong cells, for a patient in two splits, and for a class that is not in all three splits.
+    Raises BadInput for wrong cells, for a patient in two splits, for a class that is not in all three splits or is no grade, and
+    for a grade that is no class.
     """
     path = Path(path)
     rows, note = read_image_rows(path, label=label)
@@ -43,7 +46,15 @@ def load_images(
     notes = [note, f"left out: {', '.join(drop_classes)}" if drop_classes else ""]
     if ignore_split:
         split = replace(split, use_given=False)
-    return assemble(_without(rows, drop_classes, name), facts, split, name=name, seed=seed, notes=notes)
+    primary = "quadratic_kappa" if grades else None
+    rows = _without(rows, drop_classes, name)
+    absent = [grade for grade in grades if grade not in {row.label for row in rows}]
+    if absent:
+        raise BadInput(
+            f"{name}: no image has the grade {', '.join(absent)}; leave it out of benchmark.grades (neighbours are then one step"
+            " apart)"
+        )
+    return assemble(rows, facts, split, name=name, seed=seed, notes=notes, classes=grades, primary=primary)
 
 
 def _without(rows: list[ImageRow], drop_classes: Sequence[str], name: str) -> list[ImageRow]:

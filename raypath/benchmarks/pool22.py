@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from raypath.benchmarks.settings import KINDS
+from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
 
 _LENT = "came from the authors' collaborators on Cytomine; no release is known"
@@ -91,6 +92,15 @@ def availability(task: PoolTask) -> str:
     if task.not_public:
         return f"not public: {task.not_public}"
     return f"readable: kind={task.kind}" if is_readable(task) else "public, but no kind of benchmark reads it here"
+
+
+def description(task: PoolTask) -> str:
+    """Two lines for a reader at a terminal: what a task is, and whether it can be had."""
+    parts = [
+        f"{name} {images:,} of {groups:,}" for name, (images, groups) in zip(SPLITS, (task.train, task.val, task.test))
+    ]
+    what = f"{task.origin}, {task.organ}, {task.stain}, {task.num_classes} classes"
+    return f"{task.name}: {what}; images of {task.split_by}s: {', '.join(parts)}\n    {availability(task)}"
 
 
 def is_readable(task: PoolTask) -> bool:

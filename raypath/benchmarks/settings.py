@@ -53,6 +53,8 @@ class ImagesSettings:
     label: str = "label"
     """The manifest's column that holds the classes."""
     drop_classes: tuple[str, ...] = ()
+    grades: tuple[str, ...] = ()
+    """The classes from the lowest to the highest, where they are grades: the primary metric is then quadratic weighted kappa."""
     ignore_split: bool = False
     split: SplitSettings = field(default_factory=SplitSettings)
 
@@ -65,6 +67,7 @@ class ImagesSettings:
             label=self.label,
             seed=seed,
             drop_classes=self.drop_classes,
+            grades=self.grades,
             ignore_split=self.ignore_split,
             split=self.split,
         )

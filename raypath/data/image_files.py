@@ -1,7 +1,8 @@
 """The pixels of one image: from a file of its own, from an array file that holds many, or a part of either.
 
 One decision: 8-bit colours or nothing. What would have to be scaled, cut off or blended to become 8-bit RGB is refused, because how
-that is done is part of the data and not of reading. An image that is not square gives a square; nothing is padded.
+that is done is part of the data and not of reading. An image that is not square gives a square; nothing is padded. One that a
+camera marked as turned (EXIF) comes upright, as viewers show it and as Pillow reads TIFF anyway.
 """
 
 import math
@@ -10,15 +11,17 @@ from functools import lru_cache
 
 import h5py
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from raypath.data.staging import local_path
 from raypath.errors import SlideError
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B")  # more than 8 bits: Pillow would cut them off at 255
-# What Pillow raises for damaged files of these formats (found with 9,000 of them), and slides for theirs.
-UNREADABLE = (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError, SlideError)
+_BITS_PER_SAMPLE = 258  # the tag of TIFF
+_ON_ITS_SIDE = (5, 6, 7, 8)  # orientations of EXIF that swap width and height
+# What Pillow raises for damaged files of these formats (found with 9,000 of them), NumPy for an empty file, and slides.
+UNREADABLE = (OSError, EOFError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError, SlideError)
 
 
 def read_image(
@@ -54,6 +57,7 @@ def open_image(path: str, *, item: int | None = None, box: Sequence[int] | None 
     else:
         with Image.open(local_path(path), formats=_FORMATS) as opened:
             image = _opaque_rgb(opened)
+        ImageOps.exif_transpose(image, in_place=True)
     if box is None:
         return image
     left, top, width, height = box
@@ -68,13 +72,28 @@ def size_of(path: str, *, item: int | None = None) -> tuple[int, int]:
     """(width, height) in px of an image, from the header alone. Raises OSError or ValueError for a file that has none."""
     if item is None:
         with Image.open(local_path(path), formats=_FORMATS) as image:
-            return image.size
+            # Pillow turns the size of a TIFF itself; the method of the base class does not decode a PNG to look for more
+            turn = None if image.format == "TIFF" else Image.Image.getexif(image).get(ExifTags.Base.Orientation)
+            return image.size[::-1] if turn in _ON_ITS_SIDE else image.size
     return _array_size(local_path(path))
+
+
+def require_8_bits(image: Image.Image) -> None:
+    """Raise ValueError for a file with more than 8 bits per channel; its header is enough."""
+    if image.mode in _DEEP_MODES or loses_bits(image):
+        kind = image.mode if image.mode in _DEEP_MODES else f"{image.mode} of 16 bits"
+        raise ValueError(f"its pixels are {kind}, expected 8 bits per channel: convert it, and say how you scaled it")
+
+
+def loses_bits(image: Image.Image) -> bool:
+    """Whether Pillow would keep 8 of more bits per channel of a file it has not decoded: colours of 16 in PNG and TIFF."""
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    return image.mode not in _DEEP_MODES and (max(bits) > 8 or any(";16" in str(tile.args) for tile in image.tile))
 
 
 @lru_cache(maxsize=64)
 def _array_size(path: str) -> tuple[int, int]:
-    if path.endswith(".npy"):
+    if path.lower().endswith(".npy"):
         height, width = np.load(path, mmap_mode="r", allow_pickle=False).shape[1:3]
     else:
         with h5py.File(path) as file:
@@ -83,10 +102,7 @@ def _array_size(path: str) -> tuple[int, int]:
 
 
 def _opaque_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _DEEP_MODES:
-        raise ValueError(
-            f"its pixels are {image.mode}, expected 8 bits per channel: convert it, and say how you scaled it"
-        )
+    require_8_bits(image)
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
         raise ValueError("it has transparent pixels, which have no colour: save it without them")
     return image.convert("RGB")
@@ -96,7 +112,7 @@ def _item(path: str, item: int) -> np.ndarray:
     """uint8 [H, W, 3]. Whole numbers of 0 to 255 in another type are taken as they are (PanNuke has float64)."""
     if item < 0:
         raise IndexError(f"image {item}: images are numbered from 0")
-    if path.endswith(".npy"):
+    if path.lower().endswith(".npy"):
         pixels = np.array(np.load(path, mmap_mode="r", allow_pickle=False)[item])
     else:
         with h5py.File(path) as file:

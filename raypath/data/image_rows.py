@@ -5,12 +5,14 @@ called `image`, and the label's is named by who reads), or a folder with one sub
 folders that hold those. Where classes belong to pixels every image has a mask: a column whose name begins with "mask", or the
 folders images/ and masks/ with files of equal stems; labels are optional then. One decision: nothing is repaired and nothing is
 skipped in silence. Every wrong cell is collected, the first ten are shown with line, column and value, and nothing starts until all
-are mended. A BOM and CRLF are fine; other columns are tolerated and named in the note, for a misspelt `patient` is one.
+are mended. A BOM, CRLF and capitals in the header are fine; other columns are tolerated and named in the note, for a misspelt
+`patient` is one. Hidden files are passed over.
 
 What it costs: a `stat` per image before anything runs, and ids that are paths, so renaming a folder makes other samples.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypath.data.hidden_files import is_hidden
 from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
 
@@ -29,6 +32,7 @@ MISSING = ("", "nan", "none", "null", "n/a")  # how spreadsheets and data frames
 MAX_SHOWN = 10
 
 _PAIR = (("images", IMAGE_SUFFIXES), ("masks", MASK_SUFFIXES))
+_NAMES_OF_SPLITS = ("train", "training", "test", "testing")  # a class is hardly called so
 
 Cells = dict[str, str]
 
@@ -92,11 +96,12 @@ def _folder_lines(folder: Path) -> Iterator[tuple[int, Cells]]:
     """Class folders, or split folders that hold class folders, as the cells of a manifest."""
     number = 0
     for split, home in _homes(folder):
-        for class_folder in sorted(p for p in home.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        for class_folder in _folders_in(home):
             for path in sorted(p for p in class_folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES):
-                number += 1
-                relative = path.relative_to(folder).as_posix()
-                yield number, {"path": relative, "label": class_folder.name, "split": split}
+                if not is_hidden(path, below=class_folder):
+                    number += 1
+                    relative = path.relative_to(folder).as_posix()
+                    yield number, {"path": relative, "label": class_folder.name, "split": split}
     if not number:
         raise BadInput(
             f"{folder}: no images; expected one folder per class with files ending in {', '.join(IMAGE_SUFFIXES)}, "
@@ -122,7 +127,7 @@ def _pair_lines(folder: Path) -> Iterator[tuple[int, Cells]]:
 
 
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes and not is_hidden(path))
     stems = {path.stem: path for path in found}
     if len(stems) < len(found):
         twice = sorted(path.name for path in found if stems[path.stem] != path)
@@ -131,10 +136,28 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
 
 
 def _homes(folder: Path) -> list[tuple[str, Path]]:
-    """The split folders with their names; a folder that has none is its own."""
-    top = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    has_splits = bool(top) and set(top) <= set(SPLITS)
-    return [(split, folder / split) for split in top] if has_splits else [("", folder)]
+    """The split folders with their names; a folder that has none is its own.
+
+    Raises BadInput where splits have other names or other folders beside them (taken for classes they would be learned as such),
+    and for a folder around the set.
+    """
+    top = [path.name for path in _folders_in(folder)]
+    if top and set(top) <= set(SPLITS):
+        return [(split, folder / split) for split in top]
+    if any(name.lower() in _NAMES_OF_SPLITS for name in top):
+        raise BadInput(
+            f"{folder}: the folders {', '.join(top[:MAX_SHOWN])}: splits or classes? Expected {', '.join(SPLITS)} and nothing else"
+            " (rename valid to val, say, and move others away), or one folder per class"
+        )
+    if len(top) == 1 and len(_folders_in(folder / top[0])) > 1:
+        raise BadInput(
+            f"{folder}: has only the folder {top[0]}; if that one holds the classes, name it: {folder / top[0]}"
+        )
+    return [("", folder)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, Cells]]:
@@ -142,6 +165,9 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, Cells]]:
         reader = csv.DictReader(file, restkey="(beyond the header)")
         if reader.fieldnames is None:
             raise BadInput(f"{path}: the file is empty; expected a header line path,label[,split][,patient]")
+        twice = sorted(name for name, count in Counter(reader.fieldnames).items() if count > 1)
+        if twice:
+            raise BadInput(f"{path}: line 1: the column {twice[0]!r} is there twice; keep one of them")
         for row in reader:
             yield reader.line_num, {column: _text(value) for column, value in row.items()}
 
@@ -162,20 +188,22 @@ def _names_of_columns(source: Path, lines: Sequence[tuple[int, Cells]], label: s
     if not lines:
         raise BadInput(f"{source}: no images below the header; expected lines path,label[,split][,patient]")
     columns = list(lines[0][1])
-    path = "image" if "image" in columns and "path" not in columns else "path"
-    masks = [column for column in columns if column.lower().startswith("mask")] if has_masks else []
+    plain = {column.strip().lower(): column for column in columns}
+    is_optional = has_masks and label == "label"
+    label, split, patient = (plain.get(name, name) if name in COLUMNS else name for name in (label, "split", "patient"))
+    path = plain.get("path") or plain.get("image", "path")
+    masks = [column for column in columns if column.strip().lower().startswith("mask")] if has_masks else []
     if len(masks) > 1:
         raise BadInput(
             f"{source}: line 1: {' and '.join(masks)} all begin with mask; expected one such column: rename the others"
         )
-    is_optional = has_masks and label == "label"
     needed = [path, *([] if is_optional else [label]), *((masks or ["mask"]) if has_masks else [])]
     absent = [column for column in needed if column not in columns]
     if absent:
         hint = _label_hint(columns) if absent == ["label"] else ""
         hint = "; separate the columns with commas" if len(columns) == 1 and ";" in columns[0] else hint
         raise BadInput(f"{source}: line 1: no column {' and '.join(absent)} among {', '.join(columns)}{hint}")
-    called = dict(zip(COLUMNS, (path, label, "split", "patient"), strict=True))
+    called = dict(zip(COLUMNS, (path, label, split, patient), strict=True))
     if masks:
         called["mask"] = masks[0]
     if is_optional and label not in columns:
@@ -242,7 +270,8 @@ def _wrong_path(text: str, root: Path) -> str | None:
     if not path.is_relative_to(root):
         return f"leads out of {root}; put the image (or its link's target) below that folder"
     if not path.is_file():
-        return f"there is no such file ({path}); correct the path or leave the line out"
+        remedy = "write / for \\" if "\\" in text else "correct the path or leave the line out"
+        return f"there is no such file ({path}); {remedy}"
     if path.stat().st_size == 0:
         return "the file is empty; restore it or leave the line out"
     return None

@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypath.data.hidden_files import is_hidden
 from raypath.errors import BadInput
 from raypath.slides.mpp import MAX_MPP, MIN_MPP
 
@@ -73,7 +74,9 @@ def write_manifest(rows: Iterable[SlideRow], path: Path) -> None:
 
 
 def _rows_of_folder(folder: Path) -> list[SlideRow]:
-    paths = sorted(p for p in folder.absolute().rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not p.is_dir())
+    folder = folder.absolute()
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not is_hidden(p, folder))
+    paths = sorted(p for p in found if not p.is_dir())
     if not paths:
         raise BadInput(f"{folder}: no slides in this folder; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
     lines = [(number, {"slide": _id_of(p), "path": str(p)}) for number, p in enumerate(paths, start=1)]

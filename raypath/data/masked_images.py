@@ -14,11 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
-from raypath.data.image_files import UNREADABLE, open_image
+from raypath.data.image_files import UNREADABLE, open_image, size_of
 from raypath.data.masks import MaskRule, read_mask
-from raypath.data.staging import local_path
 from raypath.errors import BadInput
 
 MAX_BYTES = 8 << 30
@@ -55,14 +53,10 @@ def _num_px(group: list[dict]) -> int:
     if all(row["box"] for row in group):
         return sum(row["box"][2] * row["box"][3] for row in group)
     try:
-        if group[0]["item"] is not None:
-            size = open_image(group[0]["path"], item=group[0]["item"]).size
-        else:
-            with Image.open(local_path(group[0]["path"])) as image:
-                size = image.size
+        width, height = size_of(group[0]["path"], item=group[0]["item"])
     except UNREADABLE as error:
         raise _unreadable(group[0], error) from None
-    return len(group) * size[0] * size[1]
+    return len(group) * width * height
 
 
 def check_size(num_px: int, num_samples: int) -> None:

@@ -17,6 +17,7 @@ import shapely
 from defusedxml import ElementTree
 from PIL import Image
 
+from raypath.data.image_files import loses_bits
 from raypath.data.staging import local_path
 
 MaskRule = Literal["none", "values", "binary", "channels"]
@@ -51,14 +52,16 @@ def read_mask(path: str, rule: MaskRule, *, size: tuple[int, int], item: int | N
 def _values(path: str, size: tuple[int, int], item: int | None) -> np.ndarray:
     if item is not None and item < 0:
         raise IndexError(f"mask {item}: masks are numbered from 0")
-    if path.endswith(".npy"):
+    if path.lower().endswith(".npy"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         return np.array(array if item is None else array[item])
-    if path.endswith(".xml"):
+    if path.lower().endswith(".xml"):
         return draw_polygons(*read_polygons(path), size)
     with Image.open(path, formats=_FORMATS) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"its mask has {image.n_frames} pages: expected one")
+        if loses_bits(image):
+            raise ValueError(f"its mask is {image.mode} of 16 bits: expected one channel; save it as grey values")
         return np.array(image)  # a palette only paints the values
 
 

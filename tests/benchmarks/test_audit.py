@@ -4,7 +4,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -73,8 +75,10 @@ def test_a_damaged_set_ends_with_2_and_the_file(kather):
     tile.write_bytes(b"II*\0 not a picture")
     code, said = call(kather)
     assert code == 2
-    assert f"cannot be used: 1 image(s) cannot be opened, the first: {tile}" in said
+    assert f"cannot be used: 1 image(s) cannot be used, the first: {tile}" in said
     assert "to use it" not in said
+    tifffile.imwrite(tile, np.zeros((8, 8, 3), np.uint16), photometric="rgb")
+    assert f"the first: {tile} (its pixels are RGB of 16 bits" in call(kather)[1]
     tile.write_bytes(b"")
     code, said = call(kather)
     assert code == 2

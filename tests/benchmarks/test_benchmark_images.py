@@ -8,6 +8,7 @@ from PIL import Image
 
 from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, ImagesSettings, load_images
 from raypath.benchmarks.benchmark import primary_metric
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.errors import BadInput
 
 REAL = Path(os.environ.get("RAYPATH_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "labelled"
@@ -65,6 +66,56 @@ def test_split_folders_that_hold_class_folders(tmp_path):
     benchmark = load_images(tmp_path)
     assert benchmark.split_note.startswith("split as given")
     assert benchmark.counts()["test"] == {"a": 3, "b": 3}
+
+
+def test_what_archives_leave_behind_is_no_class_no_split_and_no_image(folder):
+    expected = load_images(folder)
+    for place in (
+        "__MACOSX/a/._0.png",
+        ".ipynb_checkpoints/a/0.png",
+        "a/._0.png",
+        "a/.ipynb_checkpoints/0-checkpoint.png",
+    ):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(b"\0\5\x16\7")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    assert load_images(folder).data_hash == expected.data_hash
+
+
+@pytest.mark.parametrize(
+    "splits", [("train", "valid", "test"), ("Train", "Test"), ("train", "val", "test", "docs"), ("training",)]
+)
+def test_splits_of_other_names_are_not_learned_as_classes(tmp_path, splits):
+    write_images(tmp_path, [f"{s}/{c}/{i}.png" for s in splits for c in "ab" for i in range(5)])
+    with pytest.raises(BadInput, match=r"splits or classes\? Expected train, val, test and nothing else"):
+        load_images(tmp_path)
+
+
+def test_a_folder_around_the_set_is_named(tmp_path):
+    write_images(tmp_path, [f"my set/{c}/{i}.png" for c in "ab" for i in range(5)])
+    with pytest.raises(BadInput, match=r"has only the folder my set; .* name it: .*/my set"):
+        load_images(tmp_path)
+    assert load_images(tmp_path / "my set").classes == ("a", "b")
+
+
+def test_a_header_in_capitals_or_with_spaces_is_the_same(folder):
+    lines = [f"{line},p{number}" for number, line in enumerate(all_lines())]
+    write_manifest(folder, lines, "path,label,patient")
+    expected = load_images(folder)
+    for header in ("Path, Label ,Patient", " IMAGE,LABEL,patient "):
+        write_manifest(folder, lines, header)
+        found = load_images(folder)
+        assert found.data_hash == expected.data_hash
+        assert "not used" not in found.split_note
+    write_manifest(folder, lines, "path,label,label")
+    with pytest.raises(BadInput, match=r"manifest\.csv: line 1: the column 'label' is there twice"):
+        load_images(folder)
+
+
+def test_paths_of_windows_are_refused_with_the_remedy(folder):
+    write_manifest(folder, [line.replace("/", "\\") for line in all_lines()])
+    with pytest.raises(BadInput, match=r"write / for \\"):
+        load_images(folder)
 
 
 def test_the_test_is_behind_a_door(folder):
@@ -192,6 +243,34 @@ def test_the_primary_metric():
     assert primary_metric([0] * 6 + [1] * 4, 2) == "balanced_accuracy"
     assert primary_metric([0] * 7 + [1] * 3, 2) == "auroc"
     assert primary_metric([0] * 9 + [1, 2], 3) == "balanced_accuracy"
+
+
+def test_one_class_in_two_spellings_is_not_two(folder):
+    lines = [line.replace("0.png,a", "0.png,A") for line in all_lines()]
+    write_manifest(folder, lines)
+    with pytest.raises(BadInput, match="the classes A and a differ only in capitals"):
+        load_images(folder)
+
+
+def test_one_of_k_folds_is_a_split_that_somebody_chose(folder):
+    assert load_images(folder, split=SplitSettings(num_folds=4, fold=1)).is_split_chosen
+    assert not load_images(folder).is_split_chosen
+
+
+def test_grades_are_in_their_order_and_scored_by_kappa(tmp_path):
+    write_images(tmp_path, [f"{grade}/{i}.png" for grade in ("low", "mid", "high") for i in range(10)])
+    benchmark = ImagesSettings(path=str(tmp_path), grades=("low", "mid", "high")).load(0)
+    assert (benchmark.classes, benchmark.primary) == (("low", "mid", "high"), "quadratic_kappa")
+    assert {row["sample"].split("/")[0]: row["label"] for row in benchmark.table.to_pylist()} == {
+        "low": 0,
+        "mid": 1,
+        "high": 2,
+    }
+    assert ImagesSettings(path=str(tmp_path)).load(0).primary == "balanced_accuracy"
+    with pytest.raises(BadInput, match="found the classes mid; expected low, high"):
+        ImagesSettings(path=str(tmp_path), grades=("low", "high")).load(0)
+    with pytest.raises(BadInput, match="no image has the grade none; leave it out"):
+        ImagesSettings(path=str(tmp_path), grades=("none", "low", "mid", "high")).load(0)
 
 
 def test_write_split(folder, tmp_path):

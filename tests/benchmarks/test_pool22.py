@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from raypath.benchmarks.pool22 import TASKS, PoolTask, availability, is_readable, task_named
 from raypath.benchmarks.settings import KINDS
+from raypath.cli import app
 from raypath.errors import BadInput
 
 REAL = Path(os.environ.get("RAYPATH_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -50,6 +52,16 @@ def test_a_public_task_without_reader_says_so():
     assert availability(task) == "public, but no kind of benchmark reads it here"
     with pytest.raises(BadInput, match="'Janowczyk3' is no task of the pool; expected one of Necrosis"):
         task_named("Janowczyk3")
+
+
+def test_the_list_says_of_every_task_what_it_is_and_whether_it_can_be_had():
+    said = CliRunner().invoke(app, ["tasks"], env={"COLUMNS": "300"}).output.splitlines()
+    assert len(said) == 2 * len(TASKS)
+    for task, what, whether in zip(TASKS, said[::2], said[1::2]):
+        assert what.startswith(f"{task.name}: {task.origin}, {task.organ}")
+        assert whether.strip() == availability(task)
+    necrosis = "2 classes; images of slides: train 695 of 9, val 96 of 1, test 91 of 3"
+    assert said[0].endswith(necrosis)
 
 
 @pytest.mark.real

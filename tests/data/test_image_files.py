@@ -1,11 +1,13 @@
 """One image's pixels: items of array files, parts, and what has no 8-bit colours of its own."""
 
 import h5py
+import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
+from PIL import ExifTags, Image
 
-from raypath.data.image_files import UNREADABLE, open_image, read_image
+from raypath.data.image_files import UNREADABLE, open_image, read_image, size_of
 
 NUM, HEIGHT, WIDTH = 3, 12, 20
 
@@ -112,3 +114,36 @@ def test_files_that_hold_no_images_or_several_are_refused(tmp_path, pixels):
 def test_an_array_file_without_an_item_is_unreadable(tmp_path, pixels):
     with pytest.raises(UNREADABLE):
         open_image(write_npy(tmp_path / "a.npy", pixels))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("num_channels", [3, 4])
+def test_colours_of_16_bits_are_refused_not_cut_off(tmp_path, name, num_channels):
+    pixels = np.full((HEIGHT, WIDTH, num_channels), 3000, np.uint16)  # of 12 bits: Pillow would make 11 of 255 of them
+    pixels[..., 3:] = np.iinfo(np.uint16).max
+    if name.endswith(".png"):
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(pixels))
+    else:
+        alpha = [] if num_channels == 3 else ["unassalpha"]
+        tifffile.imwrite(tmp_path / name, pixels, photometric="rgb", extrasamples=alpha)
+    with pytest.raises(ValueError, match="of 16 bits, expected 8 bits per channel"):
+        open_image(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_that_is_marked_as_turned_comes_upright(tmp_path, suffix, orientation):
+    path, exif = str(tmp_path / f"a.{suffix}"), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    corner = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    corner[: HEIGHT // 2, : WIDTH // 2] = 255
+    Image.fromarray(corner).save(path, exif=exif)
+    # where the first row and column of the file belong in the picture, by the standard: EXIF 2.3, 4.6.4, tag 274
+    is_right, is_bottom = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    width, height = (WIDTH, HEIGHT) if orientation < 5 else (HEIGHT, WIDTH)
+    pixels = np.asarray(open_image(path))
+    assert pixels.shape == (height, width, 3)
+    assert size_of(path) == (width, height)
+    for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        expected = 255 if (y, x) == (is_bottom, is_right) else 0
+        assert abs(int(pixels[-y, -x, 0]) - expected) < 20

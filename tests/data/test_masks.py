@@ -1,7 +1,9 @@
 """Masks: rules against slow loops, drawn regions against a count of points, and what is refused."""
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -171,3 +173,27 @@ def test_what_is_no_mask_is_refused(tmp_path):
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.raises(ValueError, match="2 pages"):
         read_mask(str(tmp_path / "a.tif"), "values", size=(6, 4))
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.tif"])
+def test_a_mask_in_colours_of_16_bits_is_refused_since_small_numbers_would_become_0(tmp_path, name):
+    numbers = np.full((4, 4, 3), 7, np.uint16)
+    if name.endswith(".png"):
+        (tmp_path / name).write_bytes(imagecodecs.png_encode(numbers))
+    else:
+        tifffile.imwrite(tmp_path / name, numbers, photometric="rgb")
+    with pytest.raises(ValueError, match="is RGB of 16 bits"):
+        read_mask(str(tmp_path / name), "binary", size=(4, 4))
+    Image.fromarray(numbers[..., 0]).save(tmp_path / "grey.png")
+    assert read_mask(str(tmp_path / "grey.png"), "values", size=(4, 4)).tolist() == [[7] * 4] * 4
+
+
+def test_endings_in_capitals_are_the_same_formats(tmp_path):
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    np.save(tmp_path / "m.npy", values)
+    Image.fromarray(values).save(tmp_path / "m.PNG")
+    (tmp_path / "m.npy").rename(tmp_path / "m.NPY")
+    write_xml(tmp_path / "m.XML", [region([(0, 0), (2, 0), (2, 2), (0, 2)])])
+    for name in ("m.NPY", "m.PNG"):
+        assert read_mask(str(tmp_path / name), "values", size=(3, 2)).tolist() == values.tolist()
+    assert read_mask(str(tmp_path / "m.XML"), "values", size=(3, 2)).tolist() == [[1, 1, 0]] * 2

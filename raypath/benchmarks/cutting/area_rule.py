@@ -13,9 +13,8 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from PIL import Image
 
-from raypath.benchmarks.cutting.boxes import grid_boxes, share_inside
+from raypath.benchmarks.cutting.boxes import grid_boxes, image_size, share_inside
 from raypath.data.image_files import UNREADABLE
 from raypath.data.image_rows import ImageRow
 from raypath.data.masks import read_mask
@@ -42,11 +41,7 @@ def mask_of(row: ImageRow) -> np.ndarray:
 
     Raises BadInput naming the mask (or the image) that cannot be read.
     """
-    try:
-        with Image.open(row.path) as image:
-            size = image.size
-    except UNREADABLE as error:
-        raise BadInput(f"{row.path}: cannot be read ({error}); fetch the file again") from None
+    size = image_size(row.path)
     if row.mask is None:
         return np.zeros(size[::-1], bool)
     try:

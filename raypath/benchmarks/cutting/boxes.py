@@ -6,9 +6,21 @@ function of sizes, annotations and a key, so the same set is cut the same on eve
 Boxes are int64 [N, 4]: left, top, width, height in px. Costs: one summed area per mask, 8 bytes per pixel.
 """
 
+from pathlib import Path
+
 import numpy as np
 
 from raypath.benchmarks.splits.making import keyed
+from raypath.data.image_files import UNREADABLE, size_of
+from raypath.errors import BadInput
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file in px, from its header; raises BadInput for what is no image."""
+    try:
+        return size_of(str(path))
+    except UNREADABLE as error:
+        raise BadInput(f"{path}: cannot be read ({error}); fetch the file again") from None
 
 
 def grid_boxes(size: tuple[int, int], extent_px: int, stride_px: int | None = None) -> np.ndarray:
@@ -26,12 +38,6 @@ def share_inside(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     right, bottom = left + width, top + height
     covered = area[bottom, right] - area[top, right] - area[bottom, left] + area[top, left]
     return covered / (width * height)
-
-
-def central_value(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """The value of `mask` [H, W] at the centre of every box (of an even extent: the pixel right and below it), [N]."""
-    left, top, width, height = boxes.T
-    return mask[top + height // 2, left + width // 2]
 
 
 def holds_point(boxes: np.ndarray, points: np.ndarray, margin_px: float = 0.0) -> np.ndarray:

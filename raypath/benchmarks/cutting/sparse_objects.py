@@ -6,14 +6,13 @@ with some clearance, so that no part of an object is called empty (the second pa
 negatives exhaustive with overlap, positives with random shifts, 10 per object; its stride and shifts are not published).
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from raypath.benchmarks.cutting.boxes import boxes_around, grid_boxes, holds_point
+from raypath.data.csv_files import csv_lines
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -26,12 +25,7 @@ def read_points(path: Path, size: tuple[int, int], *, is_row_first: bool) -> np.
     Repeated lines count once. Raises BadInput with file and line for what is no point, or none of an image of `size`.
     """
     points: dict[tuple[float, float], None] = {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [line for line in enumerate(csv.reader(file), start=1) if any(cell.strip() for cell in line[1])]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: cannot be read ({error}); fetch the file again") from None
-    for number, cells in lines:
+    for number, cells in csv_lines(path):
         wanted = "row,column" if is_row_first else "x,y"
         try:
             first, second = float(cells[0]), float(cells[1])
@@ -48,15 +42,6 @@ def inside(points: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
         x, y = points[~is_inside][0]
         raise BadInput(f"{path}: a point at x {x:g}, y {y:g}; expected points of the image of {size[0]} x {size[1]} px")
     return np.minimum(points, np.array(size) - 0.5)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in px; raises BadInput for what is no image."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BadInput(f"{path}: is no image ({error}); fetch the file again") from None
 
 
 def object_boxes(

@@ -90,12 +90,6 @@ class RegionRule:
         return area.share(boxes) >= self.min_share - 1e-12
 
 
-def class_over(shares: np.ndarray, min_share: float) -> np.ndarray:
-    """The class that covers the most of each tile, if at least `min_share` of it, else -1: int64 [N] of shares [N, K]."""
-    winner = shares.argmax(axis=1)
-    return np.where(shares.max(axis=1) >= min_share, winner, -1)
-
-
 def squares_at(x_l0: np.ndarray, y_l0: np.ndarray, extent_l0: int) -> np.ndarray:
     """Boxes int64 [N, 4] of tiles with the corners (x_l0, y_l0)."""
     return np.stack([x_l0, y_l0, *np.full((2, len(x_l0)), extent_l0)], axis=1).astype(np.int64)

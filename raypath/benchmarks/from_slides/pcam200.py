@@ -13,7 +13,6 @@ between is left out and counted. Test slides are the challenge's; 20 % of the ot
 What it costs: one look at every slide (or an `index`), about a second for a large annotation.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from raypath.benchmarks.from_slides.slide_tiles import SlideTiles, find_tiles, l
 from raypath.benchmarks.from_slides.tile_table import LabelledSlide, tile_benchmark
 from raypath.benchmarks.splits.making import NEW_VAL, deal
 from raypath.config import setting
+from raypath.data.csv_files import csv_lines
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.slides import TileSpec
@@ -180,12 +180,11 @@ def _annotations(folder: Path, paths: list[Path]) -> tuple[dict[str, Path], list
 
 def _reference(path: Path) -> Iterator[tuple[str, bool]]:
     """(slide, whether it has tumour) of the challenge's table, which has no header: test_001,Tumor,..."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, cells in enumerate(csv.reader(file), start=1):
-            kind = cells[1].strip().lower() if len(cells) > 1 else ""
-            if kind not in ("tumor", "normal"):
-                raise BadInput(f"{path}: line {number}: {','.join(cells)!r}; expected a slide, and Tumor or Normal")
-            yield cells[0].strip().lower().removesuffix(".tif"), kind == "tumor"
+    for number, cells in csv_lines(path):
+        kind = cells[1].lower() if len(cells) > 1 else ""
+        if kind not in ("tumor", "normal"):
+            raise BadInput(f"{path}: line {number}: {','.join(cells)!r}; expected a slide, and Tumor or Normal")
+        yield cells[0].lower().removesuffix(".tif"), kind == "tumor"
 
 
 def _splits(folder: Path, paths: list[Path], seed: int) -> list[str]:

@@ -12,7 +12,6 @@ grade: PANDA names no patients.
 What it costs: one pass over a coarse level of every mask, and over the bytes of slides and masks.
 """
 
-import csv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +27,14 @@ from raypath.benchmarks.from_slides.slide_tiles import NUM_THREADS, SlideTiles, 
 from raypath.benchmarks.from_slides.tile_table import LabelledSlide, tile_benchmark
 from raypath.benchmarks.splits.making import NEW_SPLIT, deal
 from raypath.config import setting
+from raypath.data.csv_files import csv_table
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.slides import TileGrid, TileSpec
 
 CLASSES = ("background", "stroma", "healthy epithelium", "Gleason 3", "Gleason 4", "Gleason 5")
 STRATA = tuple(f"ISUP {grade}" for grade in range(6))
-_COLUMNS = {"image_id", "data_provider", "isup_grade"}
+_COLUMNS = ("image_id", "data_provider", "isup_grade")
 _PROVIDERS = ("radboud", "karolinska")
 
 
@@ -108,23 +108,16 @@ def read_grades(path: Path) -> dict[str, int]:
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; PANDA's table says provider and ISUP grade of each slide")
     grades: dict[str, int] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = _COLUMNS - set(reader.fieldnames or ())
-        if absent:
-            raise BadInput(
-                f"{path}: line 1: no column {', '.join(sorted(absent))}; expected {', '.join(sorted(_COLUMNS))}"
-            )
-        for row in reader:
-            where = f"{path}: line {reader.line_num}, column"
-            if row["data_provider"] not in _PROVIDERS:
-                raise BadInput(f"{where} data_provider: {row['data_provider']!r}; expected {' or '.join(_PROVIDERS)}")
-            if row["isup_grade"] not in tuple("012345"):
-                raise BadInput(f"{where} isup_grade: {row['isup_grade']!r}; expected 0 to 5")
-            if not row["image_id"] or row["image_id"] in grades:
-                raise BadInput(f"{where} image_id: {row['image_id']!r}; expected every slide once")
-            if row["data_provider"] == "radboud":
-                grades[row["image_id"]] = int(row["isup_grade"])
+    for number, row in csv_table(path, _COLUMNS):
+        where = f"{path}: line {number}, column"
+        if row["data_provider"] not in _PROVIDERS:
+            raise BadInput(f"{where} data_provider: {row['data_provider']!r}; expected {' or '.join(_PROVIDERS)}")
+        if row["isup_grade"] not in tuple("012345"):
+            raise BadInput(f"{where} isup_grade: {row['isup_grade']!r}; expected 0 to 5")
+        if not row["image_id"] or row["image_id"] in grades:
+            raise BadInput(f"{where} image_id: {row['image_id']!r}; expected every slide once")
+        if row["data_provider"] == "radboud":
+            grades[row["image_id"]] = int(row["isup_grade"])
     return grades
 
 

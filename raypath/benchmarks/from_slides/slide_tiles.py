@@ -17,6 +17,7 @@ import numpy as np
 
 from raypath.benchmarks.from_slides.label_rules import squares_at
 from raypath.benchmarks.splits.making import keyed
+from raypath.data.hidden_files import is_hidden
 from raypath.data.index import Index
 from raypath.data.manifest import SLIDE_SUFFIXES
 from raypath.data.permutation import derive_key, permute
@@ -65,7 +66,8 @@ class SlideTiles:
 
 def slides_below(folder: Path) -> list[Path]:
     """The slides in a folder and its subfolders, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and p.is_file())
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SLIDE_SUFFIXES and not is_hidden(p, folder))
+    return sorted(p for p in found if p.is_file())
 
 
 def find_tiles(

@@ -13,22 +13,19 @@ Sources: iciar2018-challenge.grand-challenge.org/Dataset (size, 0.42 um per px, 
 zenodo.org/records/3632035, kaiko-ai/eva@04a2c07f docs/datasets/bach.md; the table without header: public readers of it.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from PIL import Image
-
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting.boxes import grid_boxes
+from raypath.benchmarks.cutting.boxes import grid_boxes, image_size
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_of_classes
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
-from raypath.data.image_files import UNREADABLE
+from raypath.data.csv_files import csv_lines
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -87,30 +84,22 @@ class BACHSettings:
         if self.box_px is None:
             yield ImageRow(sample, path, label, "", None, slide=path.stem)
             return
-        boxes = grid_boxes(_size(path), self.box_px).tolist()
+        size = image_size(path)
+        boxes = grid_boxes(size, self.box_px).tolist()
         if not boxes:
-            raise BadInput(f"{path}: {_size(path)} px hold no square of box_px={self.box_px}; choose a smaller one")
+            raise BadInput(f"{path}: {size} px hold no square of box_px={self.box_px}; choose a smaller one")
         for left, top, width, height in boxes:
             place = f"{sample}@{left},{top}"
             yield ImageRow(place, path, label, "", None, slide=path.stem, box=(left, top, width, height))
 
 
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except UNREADABLE as error:
-        raise BadInput(f"{path}: cannot be opened ({error}); unpack the set again") from None
-
-
 def _read_table(path: Path) -> dict[str, str]:
     """File name -> class."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        lines = [[cell.strip() for cell in line] for line in csv.reader(file) if any(line)]
-    for number, line in enumerate(lines, start=1):
-        if len(line) != 2 or line[1] not in _CLASSES:
-            raise BadInput(f"{path}: line {number}: {','.join(line)!r}; expected FILE,{' or '.join(_CLASSES)}")
-    return dict(lines)
+    lines = csv_lines(path)
+    for number, cells in lines:
+        if len(cells) != 2 or cells[1] not in _CLASSES:
+            raise BadInput(f"{path}: line {number}: {','.join(cells)!r}; expected FILE,{' or '.join(_CLASSES)}")
+    return dict(cells for _, cells in lines)
 
 
 def _compare(home: Path, labels: dict[str, str], found: dict[Path, str]) -> None:

@@ -29,6 +29,7 @@ from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_in
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_lines
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -80,11 +81,24 @@ class BreaKHisSettings:
 
     def load(self, seed: int) -> Benchmark:
         """The benchmark; raises BadInput for a missing type, for names that contradict their folder and for incomplete folds."""
+        if self.published_fold and (self.split.num_folds or not self.split.use_given):
+            raise BadInput(
+                f"benchmark.published_fold={self.published_fold} beside split.num_folds={self.split.num_folds} and"
+                f" split.use_given={self.split.use_given}: two divisions; leave split as it is, or published_fold=null"
+            )
         folder = folder_of(self.path, self.kind)
         rows = list(_rows(folder, self))
         name = f"breakhis-{self.target}-{self.magnification or 'all'}x"
         name += f"-fold{self.published_fold}" if self.published_fold else ""
-        return assemble(rows, self._facts(), self.split, name=name, seed=seed, classes=_TARGETS[self.target])
+        return assemble(
+            rows,
+            self._facts(),
+            self.split,
+            name=name,
+            seed=seed,
+            classes=_TARGETS[self.target],
+            is_split_chosen=self.published_fold is not None,
+        )
 
     def _facts(self) -> Facts:
         """The facts of the part that was chosen; nobody published how many of a type there are at one magnification."""
@@ -173,11 +187,8 @@ def _read_fold(folder: Path, number: int) -> dict[str, str]:
             f"{places[0]}: there is no such file; it comes in mkfold.tar.gz, from where BreaKHis is published"
         )
     splits = {}
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        cells = text.strip().split("|")
-        if cells == [""]:
-            continue
+    for line, cells in csv_lines(path, delimiter="|"):
         if len(cells) != 4 or cells[3] not in ("train", "test"):
-            raise BadInput(f"{path}: line {line}: {text!r}; expected FILE|MAGNIFICATION|FOLD|train or test")
+            raise BadInput(f"{path}: line {line}: {'|'.join(cells)!r}; expected FILE|MAGNIFICATION|FOLD|train or test")
         splits[cells[0]] = cells[3]
     return splits

@@ -9,7 +9,6 @@ One decision: the given split divides patients between train and test, so the de
 are background and gland; as a classification the grade.
 """
 
-import csv
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +19,13 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_table
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
 _IMAGE = re.compile(r"(train|testA|testB)_\d+\.bmp")
 _GRADES = ("benign", "malignant")
+_COLUMNS = _NAME, _PATIENT, _GRADE = "name", "patient ID", "grade (GlaS)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,20 +88,12 @@ def read_rows(folder: Path) -> list[ImageRow]:
 
 
 def _grades(path: Path) -> dict[str, tuple[str, str]]:
-    """Image name -> (grade, patient). The header's names begin with spaces in the published file."""
+    """Image name -> (grade, patient)."""
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; it says the patient and the grade of each image")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        lines = [{name.strip().lower(): (value or "").strip() for name, value in row.items() if name} for row in rows]
-    absent = {"name", "patient id", "grade (glas)"} - set(lines[0] if lines else ())
-    if absent:
-        raise BadInput(f"{path}: no column {', '.join(sorted(absent))}; expected name, patient ID, grade (GlaS)")
     found: dict[str, tuple[str, str]] = {}
-    for line in lines:
-        name, grade, patient = (line[column] for column in ("name", "grade (glas)", "patient id"))
-        if not name:
-            continue  # lines of commas below the table
+    for _, line in csv_table(path, _COLUMNS):
+        name, grade, patient = line[_NAME], line[_GRADE], line[_PATIENT]
         if name in found:
             raise BadInput(f"{path}: {name} has two lines; keep one")
         if grade not in _GRADES:

@@ -24,6 +24,7 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_lines
 from raypath.data.image_rows import ImageRow
 from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
@@ -67,7 +68,16 @@ class Janowczyk6Settings:
         if self.cases == "published":
             rows, note = _listed(rows, folder)
             facts = replace(facts, counts={})
-        return assemble(rows, facts, self.split, name="janowczyk6", seed=seed, notes=[note], classes=_CLASSES)
+        return assemble(
+            rows,
+            facts,
+            self.split,
+            name="janowczyk6",
+            seed=seed,
+            notes=[note],
+            classes=_CLASSES,
+            is_split_chosen=self.cases == "published",
+        )
 
 
 def parse_name(name: str) -> tuple[str, str] | None:
@@ -107,4 +117,4 @@ def _listed(rows: list[ImageRow], folder: Path) -> tuple[list[ImageRow], str]:
 def _cases(path: Path) -> list[str]:
     if not path.is_file():
         raise BadInput(f"{path}: there is no such file; the lists are in choosehappy/public, DL tutorial Code/6-idc")
-    return path.read_text(encoding="utf-8").split()
+    return [cells[0] for _, cells in csv_lines(path)]

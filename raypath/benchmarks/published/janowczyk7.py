@@ -19,15 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from PIL import Image
-
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting.boxes import grid_boxes
+from raypath.benchmarks.cutting.boxes import grid_boxes, image_size
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
-from raypath.data.image_files import UNREADABLE
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -90,11 +87,7 @@ def _rows(folder: Path, label: str) -> Iterator[ImageRow]:
 
 
 def _tiles(row: ImageRow) -> Iterator[ImageRow]:
-    try:
-        with Image.open(row.path) as image:
-            size = image.size
-    except UNREADABLE as error:
-        raise BadInput(f"{row.path}: cannot be read ({error}); fetch the file again") from None
+    size = image_size(row.path)
     boxes = grid_boxes(size, _EXTENT_PX)
     if not len(boxes):
         raise BadInput(f"{row.path}: {size[0]} x {size[1]} px; expected at least {_EXTENT_PX} x {_EXTENT_PX} px")

@@ -12,7 +12,6 @@ Sources: layout, sizes, counts, 750 + 500 originals: Borkowski et al. 2019 and t
 clustering and looked through by hand; 1,246 of them): GeorgeBatch/LC25000-clean@912f342f kaggle/. um per px: not published.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_of_classes
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_table
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -93,9 +93,5 @@ def _rows(home: Path, organ: str, groups: dict[tuple[str, str], str] | None) -> 
 
 def _read_groups(path: Path) -> dict[tuple[str, str], str]:
     """(class, file name) -> number of the group."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = {"filename", "label", "group_id"} - set(reader.fieldnames or ())
-        if absent:
-            raise BadInput(f"{path}: line 1: no column {', '.join(sorted(absent))}; expected the file of LC25000-clean")
-        return {(line["label"], line["filename"]): line["group_id"] for line in reader}
+    lines = csv_table(path, ("filename", "label", "group_id"))
+    return {(line["label"], line["filename"]): line["group_id"] for _, line in lines}

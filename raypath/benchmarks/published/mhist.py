@@ -10,7 +10,6 @@ Sources: layout, splits: bmirds.github.io/MHIST, kaiko-ai/eva@010d5359 docs/data
 contradict each other (eva has had 2.0 and 0.25).
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.published.class_folders import images_in
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_table
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -71,25 +71,14 @@ def _rows(folder: Path) -> Iterator[ImageRow]:
     if not (folder / "images").is_dir():
         raise BadInput(f"{folder / 'images'}: there is no such folder; unpack images.zip")
     images = {path.name: path for path in images_in(folder / "images", ".png")}
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        absent = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-        if absent:
-            raise BadInput(f"{table}: line 1: no column {', '.join(absent)}; expected {', '.join(_COLUMNS)}")
-        for line in reader:
-            wrong = [
-                column for column, known in ((_LABEL, _CLASSES), (_PARTITION, _PARTITIONS)) if line[column] not in known
-            ]
-            if wrong:
-                raise BadInput(
-                    f"{table}: line {reader.line_num}: {wrong[0]} {line[wrong[0]]!r}; expected HP or SSA, train or test"
-                )
-            path = images.pop(line[_IMAGE], None)
-            if path is None:
-                raise BadInput(
-                    f"{table}: line {reader.line_num}: no images/{line[_IMAGE]}, or named twice; unpack images.zip again"
-                )
-            yield ImageRow(f"images/{path.name}", path, line[_LABEL], line[_PARTITION], None)
+    for number, line in csv_table(table, _COLUMNS):
+        for column, known in ((_LABEL, _CLASSES), (_PARTITION, _PARTITIONS)):
+            if line[column] not in known:
+                raise BadInput(f"{table}: line {number}: {column} {line[column]!r}; expected {' or '.join(known)}")
+        path = images.pop(line[_IMAGE], None)
+        if path is None:
+            raise BadInput(f"{table}: line {number}: no images/{line[_IMAGE]}, or named twice; unpack images.zip again")
+        yield ImageRow(f"images/{path.name}", path, line[_LABEL], line[_PARTITION], None)
     if images:
         raise BadInput(
             f"{next(iter(images.values()))}: annotations.csv has no line for it; fetch annotations.csv again"

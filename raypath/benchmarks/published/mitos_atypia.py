@@ -17,10 +17,12 @@ from typing import ClassVar, Literal
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting.sparse_objects import box_rows, image_size, object_boxes, read_points
+from raypath.benchmarks.cutting.boxes import image_size
+from raypath.benchmarks.cutting.sparse_objects import box_rows, object_boxes, read_points
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.hidden_files import is_hidden
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
 
@@ -68,7 +70,8 @@ class MitosAtypiaSettings:
     def load(self, seed: int) -> Benchmark:
         """The benchmark; raises BadInput for a frame without its two lists, and for damaged files."""
         folder = folder_of(self.path, self.kind)
-        homes = sorted(frames.parents[1] for frames in folder.rglob("frames/x40"))
+        found = sorted(frames.parents[1] for frames in folder.rglob("frames/x40"))
+        homes = [home for home in found if not is_hidden(home, folder)]
         homes = [home for home in homes if _SLIDE.fullmatch(home.name) and home.name[0] in _INITIALS[self.scanner]]
         marked = [home for home in homes if (home / "mitosis").is_dir()]
         if not marked:

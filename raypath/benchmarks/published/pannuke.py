@@ -110,7 +110,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The array [N, *shape] of a file, not read yet."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise BadInput(f"{path}: cannot be read ({error}); fetch the fold again") from None
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         wanted = ", ".join(["N", *map(str, shape)])

@@ -8,11 +8,10 @@ and the same for valid and test. One decision: a slide is a patient (CAMELYON16 
 known where the meta files are there. Pixels stay in the files.
 """
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import h5py
 import numpy as np
@@ -22,6 +21,7 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.csv_files import csv_table
 from raypath.data.image_files import images_of
 from raypath.data.image_rows import ImageRow
 from raypath.errors import BadInput
@@ -29,6 +29,7 @@ from raypath.errors import BadInput
 _SPLITS = {"train": "train", "valid": "val", "test": "test"}
 _PREFIXES = ("camelyonpatch_level_2_split_", "")
 _CLASSES = ("normal", "tumor")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +62,8 @@ class PCamSettings:
 
 def _rows(folder: Path, split: str) -> Iterator[ImageRow]:
     images, labels = (_file(folder, f"{split}_{what}.h5") for what in "xy")
-    try:
-        with h5py.File(images) as x, h5py.File(labels) as y:
-            num_images, values = len(images_of(x)), np.array(y["y"]).reshape(-1)
-    except (OSError, KeyError, ValueError) as error:
-        raise BadInput(f"{images} and its labels: cannot be read ({error}); fetch the file again") from None
+    num_images = _read(images, lambda file: len(images_of(file)))
+    values = _read(labels, lambda file: np.array(file["y"]).reshape(-1))
     if num_images != len(values) or not np.isin(values, (0, 1)).all():
         raise BadInput(
             f"{labels}: {len(values)} labels of {sorted(set(values.tolist()))[:5]} for {num_images} images; expected a 0 or 1 for"
@@ -79,14 +77,21 @@ def _rows(folder: Path, split: str) -> Iterator[ImageRow]:
         )
 
 
+def _read(path: Path, take: Callable[[h5py.File], T]) -> T:
+    try:
+        with h5py.File(path) as file:
+            return take(file)
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{path}: cannot be read ({error}); fetch the file again") from None
+
+
 def _slides(folder: Path, split: str, num_images: int) -> list[str]:
     """The slide of each image; empty where the meta file is not there."""
     paths = [folder / f"{prefix}{split}_meta.csv" for prefix in _PREFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        slides = [row.get("wsi") for row in csv.DictReader(file)]
+    slides = [line["wsi"] for _, line in csv_table(path, ("wsi",))]
     if len(slides) != num_images or not all(slides):
         raise BadInput(f"{path}: {len(slides)} lines for {num_images} images; expected a slide (column wsi) for each")
     return slides

@@ -20,37 +20,12 @@ from typing import ClassVar, Literal
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
+from raypath.benchmarks.from_slides.ptcga200 import CLASSES, ORGANS
 from raypath.benchmarks.published.class_folders import images_of_classes
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
 from raypath.data.image_rows import ImageRow
 
-ORGANS = {  # folder -> class; the classes in the order of the paper's numbers 0 to 19
-    "adrenal_gland": "adrenal_gland",
-    "bile_liver": "liver",
-    "liver": "liver",
-    "bladder": "bladder",
-    "brain": "brain",
-    "breast": "breast",
-    "cervix_uteri": "cervix_uteri",
-    "colon": "intestine",
-    "rectosigmoid": "intestine",
-    "rectum": "intestine",
-    "small_intestine": "intestine",
-    "corpus_uteri": "corpus_uteri",
-    "esophagus": "esophagus",
-    "kidney": "kidney",
-    "lung": "lung",
-    "lymphnode": "lymphnode",
-    "ovary": "ovary",
-    "pancreas": "pancreas",
-    "prostate": "prostate",
-    "skin": "skin",
-    "stomach": "stomach",
-    "testis": "testis",
-    "thymus": "thymus",
-    "thyroid": "thyroid",
-}
 _BARCODE = re.compile(r"(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(-\d{2}[A-Z]-\d{2}-[A-Z]{2}[A-Z0-9]*)?")
 
 
@@ -86,8 +61,7 @@ class PTCGA200TilesSettings:
             if num_unknown
             else ""
         ]
-        classes = tuple(dict.fromkeys(ORGANS.values()))
-        return assemble(rows, self.FACTS, self.split, name="ptcga200_tiles", seed=seed, notes=notes, classes=classes)
+        return assemble(rows, self.FACTS, self.split, name="ptcga200_tiles", seed=seed, notes=notes, classes=CLASSES)
 
 
 def _row(folder: Path, path: Path, label: str) -> ImageRow:

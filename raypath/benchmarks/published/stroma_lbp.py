@@ -24,6 +24,7 @@ from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
+from raypath.data.hidden_files import is_hidden
 from raypath.data.image_rows import IMAGE_SUFFIXES, ImageRow
 from raypath.errors import BadInput
 
@@ -75,4 +76,5 @@ def read_rows(folder: Path) -> list[ImageRow]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("[!.]*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in found if not is_hidden(path, folder))

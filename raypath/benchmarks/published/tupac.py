@@ -17,7 +17,8 @@ import numpy as np
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting.sparse_objects import box_rows, image_size, object_boxes, read_points
+from raypath.benchmarks.cutting.boxes import image_size
+from raypath.benchmarks.cutting.sparse_objects import box_rows, object_boxes, read_points
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
@@ -91,12 +92,12 @@ class TUPACSettings:
 
 def _images(folder: Path) -> Iterator[tuple[str, Path]]:
     """case/image -> file, of every part."""
-    for path in folder.glob("mitoses_image_data*/*/*.tif"):
+    for path in folder.glob("mitoses_image_data*/*/[!.]*.tif"):
         yield f"{path.parent.name}/{path.stem}", path
 
 
 def _truths(folder: Path) -> list[Path]:
-    found = sorted((folder / _TRUTH).glob("*/*.csv"))
+    found = sorted((folder / _TRUTH).glob("*/[!.]*.csv"))
     if not found:
         raise BadInput(f"{folder / _TRUTH}: no 01/01.csv and the like; expected the unpacked ground truth")
     return found

@@ -20,8 +20,8 @@ from scipy.io.matlab import MatReadError
 
 from raypath.benchmarks.assembling import assemble, folder_of
 from raypath.benchmarks.benchmark import Benchmark
-from raypath.benchmarks.cutting.boxes import boxes_around, grid_boxes, holds_point
-from raypath.benchmarks.cutting.sparse_objects import box_rows, image_size, inside
+from raypath.benchmarks.cutting.boxes import boxes_around, grid_boxes, holds_point, image_size
+from raypath.benchmarks.cutting.sparse_objects import box_rows, inside
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting

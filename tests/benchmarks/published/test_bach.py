@@ -83,7 +83,7 @@ def test_what_is_damaged_is_refused(folder):
     with pytest.raises(BadInput, match=r"n001\.tif: \(8, 6\) px hold no square of box_px=7"):
         BACHSettings(path=str(folder), box_px=7).load(0)
     (home / "Normal" / "n001.tif").write_bytes(b"no tiff")
-    with pytest.raises(BadInput, match=r"n001\.tif: cannot be opened"):
+    with pytest.raises(BadInput, match=r"n001\.tif: cannot be read"):
         BACHSettings(path=str(folder), box_px=2).load(0)
     (home / "Normal" / "n001.tif").unlink()
     with pytest.raises(BadInput, match=r"Normal/n001\.tif: there is no such file"):
@@ -95,3 +95,10 @@ def test_what_is_damaged_is_refused(folder):
     assert not BACHSettings.recognise(folder)
     with pytest.raises(BadInput, match="no microscopy_ground_truth"):
         settings.load(0)
+
+
+def test_a_table_that_was_saved_in_utf_16_is_refused(folder):
+    table = folder / "ICIAR2018_BACH_Challenge/Photos/microscopy_ground_truth.csv"
+    table.write_bytes(table.read_text().encode("utf-16"))
+    with pytest.raises(BadInput, match=r"microscopy_ground_truth[.]csv: cannot be read .*; expected text in UTF-8"):
+        BACHSettings(path=str(folder)).load(0)

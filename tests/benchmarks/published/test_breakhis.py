@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from raypath.benchmarks.published.breakhis import BreaKHisSettings, magnification_of
+from raypath.benchmarks.splits.folds import default_protocol
+from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import from_dict
 from raypath.errors import BadInput
 
@@ -118,6 +120,15 @@ def test_the_authors_folds_divide_their_patients(folder, place):
         assert {row["split"] for row in rows} == {"train", "val", "test"}
         held_out |= test
     assert len(held_out) == 28
+
+
+def test_a_published_fold_stands_although_the_set_is_small_and_nothing_else_divides_it(folder):
+    chosen = BreaKHisSettings(path=str(folder), published_fold=1).load(0)
+    assert default_protocol(chosen) == "given"
+    assert default_protocol(BreaKHisSettings(path=str(folder)).load(0)) == "nested"
+    for split in (SplitSettings(num_folds=3), SplitSettings(use_given=False)):
+        with pytest.raises(BadInput, match="published_fold=1 beside split.num_folds=.*: two divisions"):
+            BreaKHisSettings(path=str(folder), published_fold=1, split=split).load(0)
 
 
 def test_what_is_damaged_is_refused(folder):

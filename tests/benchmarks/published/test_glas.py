@@ -108,7 +108,7 @@ def test_what_is_damaged_is_refused(tmp_path):
         ),
         ("train_5,5, benign", "train_5,, benign", r"Grade\.csv: train_5: no patient"),
         ("train_5,5, benign", "train_4,5, benign", r"Grade\.csv: train_4 has two lines"),
-        ("patient ID", "case", r"Grade\.csv: no column patient id"),
+        ("patient ID", "case", r"Grade\.csv: line 1: no column patient ID"),
     ):
         assert old in grades
         (tmp_path / "Grade.csv").write_text(grades.replace(old, new))
@@ -123,3 +123,11 @@ def test_what_is_damaged_is_refused(tmp_path):
     (tmp_path / "empty" / "Grade.csv").write_text(HEADER)
     with pytest.raises(BadInput, match=r"empty: no train_1\.bmp and the like"):
         GlaSSettings(path=str(tmp_path / "empty")).load(0)
+
+
+@pytest.mark.parametrize("name", ["train_5.bmp", "train_5_anno.bmp"])
+def test_an_image_or_mask_without_bytes_is_refused(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(BadInput, match=rf"{name}: the file is empty; unpack the set again"):
+        GlaSSettings(path=str(tmp_path)).load(0)

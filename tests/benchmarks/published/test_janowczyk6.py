@@ -72,6 +72,7 @@ def test_published_lists_split_and_choose(tmp_path):
     assert len(benchmark.table) == 20
     assert "4 tiles of patients in no list left out; 1 listed patients have no tiles" in benchmark.split_note
     assert benchmark.split_note.startswith("split as given")
+    assert benchmark.is_split_chosen
 
 
 @pytest.mark.parametrize(

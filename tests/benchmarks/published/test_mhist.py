@@ -63,3 +63,10 @@ def test_what_is_damaged_is_refused(folder, old, new, said):
     table.write_text(table.read_text().replace(old, new, 1))
     with pytest.raises(BadInput, match=said):
         MHISTSettings(path=str(folder)).load(0)
+
+
+def test_a_table_that_was_saved_in_utf_16_is_refused(folder):
+    table = folder / "annotations.csv"
+    table.write_bytes(table.read_text().encode("utf-16"))
+    with pytest.raises(BadInput, match=r"annotations[.]csv: cannot be read .*; expected text in UTF-8"):
+        MHISTSettings(path=str(folder)).load(0)

@@ -101,3 +101,12 @@ def test_what_is_damaged_is_refused(folder):
         settings.load(0)
     with pytest.raises(BadInput, match=r"1 slides \(both\), none with a folder mitosis"):
         MitosAtypiaSettings(path=str(folder / "mitos_atypia_2014_testing_aperio")).load(0)
+
+
+def test_the_twins_that_macos_packs_are_no_slides(folder):
+    expected = MitosAtypiaSettings(path=str(folder)).load(0).data_hash
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        twin = folder / "__MACOSX" / path.relative_to(folder).with_name(f"._{path.name}")
+        twin.parent.mkdir(parents=True, exist_ok=True)
+        twin.write_bytes(b"x")
+    assert MitosAtypiaSettings(path=str(folder)).load(0).data_hash == expected

@@ -1,5 +1,6 @@
 """NCT-CRC-HE: a miniature of its archives, and what is refused."""
 
+import os
 import shutil
 
 import pytest
@@ -85,3 +86,30 @@ def test_what_is_damaged_is_refused(folder):
         settings.load(0)
     shutil.rmtree(folder / "CRC-VAL-HE-7K")
     assert not NCTCRCSettings.recognise(folder)
+
+
+def test_files_that_are_not_there_or_have_no_name_are_refused_by_name(folder):
+    home = folder / "CRC-VAL-HE-7K" / "ADI"
+    link = home / "broken.tif"
+    link.symlink_to(folder / "nowhere.tif")
+    with pytest.raises(BadInput, match=r"broken\.tif: cannot be read \(No such file or directory\)"):
+        NCTCRCSettings(path=str(folder)).load(0)
+    link.unlink()
+    (home / "cut short.tif").touch()
+    with pytest.raises(BadInput, match=r"cut short\.tif: the file is empty"):
+        NCTCRCSettings(path=str(folder)).load(0)
+    (home / "cut short.tif").rename(os.fsdecode(os.fsencode(home / "ADI-") + b"\xff.tif"))
+    with pytest.raises(BadInput, match=r"ADI-\\udcff\.tif': its name is no text in UTF-8; rename it"):
+        NCTCRCSettings(path=str(folder)).load(0)
+
+
+def test_capitals_and_what_archives_leave_behind(folder):
+    expected = NCTCRCSettings(path=str(folder)).load(0).table["content"].to_pylist()
+    home = folder / "NCT-CRC-HE-100K" / "ADI"
+    first = min(home.iterdir())
+    first.rename(first.with_suffix(".TIF"))
+    for name in ("._ADI-AAAFAAAB.tif", ".DS_Store", "Thumbs.db"):
+        (home / name).write_bytes(b"x")
+    (folder / "NCT-CRC-HE-100K" / "__MACOSX").mkdir()
+    found = NCTCRCSettings(path=str(folder)).load(0).table["content"].to_pylist()
+    assert sorted(found) == sorted(expected)

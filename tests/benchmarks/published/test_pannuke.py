@@ -124,6 +124,9 @@ def test_what_is_damaged_is_refused(tmp_path):
     np.save(types, np.array(["Breast", "Brest", "Breast", "Breast", "Breast"]))
     with pytest.raises(BadInput, match=r"types\.npy: the tissue 'Brest'"):
         PanNukeSettings(path=str(tmp_path), target="tissue").load(0)
+    types.write_bytes(b"")
+    with pytest.raises(BadInput, match=r"types\.npy: cannot be read \(No data left"):
+        PanNukeSettings(path=str(tmp_path), target="tissue").load(0)
     (tmp_path / "Fold 1" / "images" / "fold1" / "images.npy").unlink()
     with pytest.raises(BadInput, match=r"no Fold 1/images/fold1/images\.npy"):
         settings.load(0)

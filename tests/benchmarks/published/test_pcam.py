@@ -64,7 +64,7 @@ def test_what_is_damaged_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"valid_y\.h5: 5 labels of \[0\] for 6 images"):
         PCamSettings(path=str(tmp_path)).load(0)
     (tmp_path / f"{PREFIX}valid_x.h5").write_bytes(b"not hdf5")
-    with pytest.raises(BadInput, match=r"valid_x\.h5 and its labels: cannot be read"):
+    with pytest.raises(BadInput, match=r"valid_x\.h5: cannot be read"):
         PCamSettings(path=str(tmp_path)).load(0)
     (tmp_path / f"{PREFIX}test_x.h5").unlink()
     write(tmp_path)

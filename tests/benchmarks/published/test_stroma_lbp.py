@@ -51,3 +51,12 @@ def test_what_is_damaged_is_refused(tmp_path):
         StromaLBPSettings(path=str(tmp_path)).load(0)
     (tmp_path / "test" / "stroma").rmdir()
     assert not StromaLBPSettings.recognise(tmp_path)
+
+
+def test_copies_in_hidden_folders_are_no_images(tmp_path):
+    write(tmp_path)
+    expected = StromaLBPSettings(path=str(tmp_path)).load(0).data_hash
+    for place in (tmp_path / "training" / "stroma", tmp_path):
+        (place / ".ipynb_checkpoints").mkdir()
+        (place / ".ipynb_checkpoints" / "1-checkpoint.png").write_bytes(b"x")
+    assert StromaLBPSettings(path=str(tmp_path)).load(0).data_hash == expected

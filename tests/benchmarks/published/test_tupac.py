@@ -94,7 +94,7 @@ def test_what_is_damaged_is_refused(folder):
         settings.load(0)
     image = folder / "mitoses_image_data_part_2" / "15" / "01.tif"
     image.write_bytes(b"no image")
-    with pytest.raises(BadInput, match=r"15/01\.tif: is no image"):
+    with pytest.raises(BadInput, match=r"15/01\.tif: cannot be read"):
         settings.load(0)
     image.unlink()
     with pytest.raises(BadInput, match=r"15/01\.csv: its image is not there"):
@@ -102,3 +102,10 @@ def test_what_is_damaged_is_refused(folder):
     (folder / "empty").mkdir()
     with pytest.raises(BadInput, match=r"mitoses_ground_truth: no 01/01\.csv"):
         TUPACSettings(path=str(folder / "empty")).load(0)
+
+
+def test_the_twins_that_macos_packs_are_no_images_and_no_truth(folder):
+    expected = TUPACSettings(path=str(folder)).load(0).data_hash
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.with_name(f"._{path.name}").write_bytes(b"x")
+    assert TUPACSettings(path=str(folder)).load(0).data_hash == expected

@@ -115,7 +115,7 @@ def test_what_is_damaged_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"img3_fibroblast\.mat: no nuclei in it \(.*No such file"):
         settings.load(0)
     (tmp_path / "Classification" / "img1" / "img1.bmp").unlink()
-    with pytest.raises(BadInput, match=r"img1\.bmp: is no image"):
+    with pytest.raises(BadInput, match=r"img1\.bmp: cannot be read"):
         settings.load(0)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match=r"no Classification/img1"):

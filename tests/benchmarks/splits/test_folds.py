@@ -165,3 +165,4 @@ def test_the_protocol_of_a_set_follows_its_size():
         {"sample": f"{n}", "label": n % 2, "split": "test" if n < 1000 else "train"} for n in range(1100)
     )
     assert default_protocol(nameless) == "given"
+    assert default_protocol(replace(patients_set(), is_split_chosen=True)) == "given"  # asked for by name
