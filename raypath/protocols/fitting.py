@@ -20,13 +20,13 @@ from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.config import canonical_json
 from raypath.data.images import read_pixels
 from raypath.hashing import file_sha256
-from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_file
+from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_file, open_encoder
 from raypath.protocols.finetune import Finetuned, FinetuneSettings, finetune
 from raypath.protocols.frozen import Embedder, fit_frozen
 from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.pixel_colour import PixelColourSettings, pixel_colour
 from raypath.protocols.samples import Samples
-from raypath.protocols.scale import Feeding, as_it_is
+from raypath.protocols.scale import Feeding
 from raypath.protocols.segment import segment
 from raypath.protocols.transfer import (
     OF_PIXELS,
@@ -72,12 +72,13 @@ def fit(
     of samples embedded. Ray must be initialised. Raises BadInput for a protocol that is none for the benchmark or the encoder.
     """
     check_protocol(config, benchmark)
+    encoder = open_encoder(config.encoder, seed=config.seed)
+    fed = feeding(config, benchmark, encoder)
     if isinstance(config.protocol, OF_PIXELS):
-        return _segmented(config, benchmark, device, report)
-    fed = feeding(config, benchmark)
+        return _segmented(config, benchmark, fed, device, report)
     if isinstance(config.protocol, FinetuneSettings):
         return _finetuned(config, benchmark, fed, device, report)
-    embedder = embedder_of(config, benchmark, fed, features_root, progress)
+    embedder = embedder_of(config, benchmark, fed, features_root, progress, encoder)
     train, val = embedder.features_of_parts(benchmark, [train_rows(config, benchmark), benchmark.rows("val")])
     fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
 
@@ -107,12 +108,12 @@ def _finetuned(config: TransferConfig, benchmark: Benchmark, fed: Feeding, devic
     return Fitted(fitted.val, f"fine-tuned, epoch {fitted.epoch}", predict, fed)
 
 
-def _segmented(config: TransferConfig, benchmark: Benchmark, device: torch.device, report) -> Fitted:
-    """Images as they are, whole, with their masks."""
+def _segmented(config: TransferConfig, benchmark: Benchmark, fed: Feeding, device: torch.device, report) -> Fitted:
+    """Whole images with their masks."""
     protocol, seed = config.protocol, config.seed
-    train, val = (_masked(benchmark, rows) for rows in (train_rows(config, benchmark), benchmark.rows("val")))
+    train, val = (_masked(benchmark, rows, fed) for rows in (train_rows(config, benchmark), benchmark.rows("val")))
     if isinstance(protocol, PixelColourSettings):
-        encoder, fitted = None, pixel_colour(train, val, protocol, seed=seed)
+        fitted = pixel_colour(train, val, protocol, seed=seed)
         how = f"logistic regression on {protocol.num_pixels:,} pixels"
     else:
         encoder = transfer_encoder(config, len(train), lambda numbers: None)
@@ -125,14 +126,13 @@ def _segmented(config: TransferConfig, benchmark: Benchmark, device: torch.devic
         return [(name, image, mask, fitted.classes_of(image, device)) for name, (image, mask) in shown]
 
     def predict(rows: pa.Table) -> PixelPredictions:
-        return fitted.predict(_masked(benchmark, rows), device)
+        return fitted.predict(_masked(benchmark, rows, fed), device)
 
-    extent_px = getattr(protocol, "crop_px", 1)
-    return Fitted(fitted.val, how, predict, as_it_is(encoder, benchmark, extent_px), looks)
+    return Fitted(fitted.val, how, predict, fed, looks)
 
 
-def _masked(benchmark: Benchmark, rows: pa.Table) -> MaskedSamples:
-    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)
+def _masked(benchmark: Benchmark, rows: pa.Table, fed: Feeding) -> MaskedSamples:
+    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp, fed_mpp=fed.mpp)
 
 
 def embedder_of(
@@ -141,8 +141,11 @@ def embedder_of(
     fed: Feeding,
     features_root: Path | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    encoder: nn.Module | None = None,
 ) -> Embedder:
-    """The encoder of a frozen transfer, its batch norm set, with all that its features depend on."""
+    """The encoder of a frozen transfer (opened, where it is not handed over), its batch norm set, with all that its features depend
+    on.
+    """
     rows = train_rows(config, benchmark)
     asked: list[str] = []
 
@@ -151,7 +154,7 @@ def embedder_of(
         asked.extend(map(str, chosen["content"].to_pylist()))
         return read_pixels(chosen, fed.frame)
 
-    encoder = transfer_encoder(config, len(rows), images_at)
+    encoder = transfer_encoder(config, len(rows), images_at, encoder)
     statistics = [batch_norm_rule(config), hashlib.sha256(" ".join(asked).encode()).hexdigest()] if asked else ["keep"]
     return Embedder(encoder, canonical_json([_weights(config, encoder), *statistics]), fed, features_root, progress)
 

@@ -36,7 +36,7 @@ class SegmentSettings:
     kind: Literal["segment"] = "segment"
     head: Decoder = "fcn"
     crop_px: int = 256
-    """Extent of a crop in px of the images as they are (first paper: 512)."""
+    """Extent of a crop in px of the images as they are fed (first paper: 512)."""
     num_steps: int = 1_000
     batch: int = 16
     """Crops in an update (first paper: 128 per GPU)."""
@@ -95,7 +95,7 @@ class Segmented:
 
     def predict(self, samples: MaskedSamples, device: torch.device) -> PixelPredictions:
         """How often each class was called each class, in whole images."""
-        return samples.predictions(lambda image: self.classes_of(image, device))
+        return samples.predictions(lambda image: _probability(self.model, image, self.settings, device))
 
     def classes_of(self, image: np.ndarray, device: torch.device) -> np.ndarray:
         """The class of each pixel, int64 [H, W], of an image uint8 [H, W, 3]."""
@@ -149,19 +149,19 @@ def segment(
 def look(
     model: Segmenter, samples: MaskedSamples, settings: SegmentSettings, device: torch.device
 ) -> tuple[PixelPredictions, float]:
-    """Predictions on whole images, and the mean cross-entropy of their pixels."""
+    """Predictions on whole images, and the mean cross-entropy of their pixels as they are fed, which is what is learnt."""
     masks = iter(samples.masked)
     losses, num_px = 0.0, 0
 
-    def classes_of(image: np.ndarray) -> np.ndarray:
+    def probability_of(image: np.ndarray) -> np.ndarray:
         nonlocal losses, num_px
         probability, (_, mask) = _probability(model, image, settings, device), next(masks)
         own = np.take_along_axis(probability, mask[None].astype(np.int64), axis=0)
         losses -= float(np.log(np.maximum(own, _LEAST_PROBABILITY)).sum(dtype=np.float64))
         num_px += mask.size
-        return probability.argmax(0)
+        return probability
 
-    predictions = samples.predictions(classes_of)
+    predictions = samples.predictions(probability_of)
     return predictions, losses / num_px
 
 
