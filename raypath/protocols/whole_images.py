@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from raypath.training.health import evaluating
@@ -50,10 +51,10 @@ def at_extent(probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if probability.shape[1:] == tuple(size):
         return probability
-    found = nn.functional.interpolate(
-        torch.from_numpy(probability)[None], size=size, mode="bilinear", align_corners=False, antialias=True
+    height, width = (
+        size  # Pillow, not torch: its antialiased bilinear takes all rows for the first where the new width is 1
     )
-    return found[0].numpy()
+    return np.stack([Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in probability])
 
 
 def starts(length: int, extent_px: int, overlap: float) -> list[int]:
