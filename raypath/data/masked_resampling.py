@@ -5,7 +5,7 @@ of `images` (Pillow's bicubic, antialiased where it shrinks); a class is that of
 whole numbers, so no class is invented and none depends on rounding. Width and height become the nearest whole number of px: the um
 per px that is wanted holds to half a px over an image.
 
-Costs some 40 ms for each Mpx of the larger of old and new, in four threads; 4 bytes per new pixel are held in place of the old ones.
+Costs some 40 ms for each Mpx of the larger of old and new, in four threads; 4 bytes per new pixel take the place of the old ones.
 """
 
 from concurrent.futures import ThreadPoolExecutor
