@@ -120,7 +120,7 @@ class SharedSamples:
 
     def __init__(self, benchmark: Benchmark):
         self.benchmark = benchmark
-        self.read: dict[Frame, tuple[Parts, Parts]] = {}
+        self.read: dict[tuple[Frame, float | None], tuple[Parts, Parts]] = {}
 
     def of(self, entrant: Entrant) -> tuple[Parts, Parts] | None:
         """None for what is not trained: a frozen protocol has its own way to its features."""
@@ -128,9 +128,10 @@ class SharedSamples:
             return None
         fed = feeding(entrant.config, self.benchmark)
         say(f"{entrant.label}: {fed}")
-        if fed.frame not in self.read:
-            self.read[fed.frame] = training_samples(entrant.config, self.benchmark, fed)
-        return self.read[fed.frame]
+        key = (fed.frame, fed.mpp)
+        if key not in self.read:
+            self.read[key] = training_samples(entrant.config, self.benchmark, fed)
+        return self.read[key]
 
 
 def begin_one(entrant: Entrant, run: RunFolder, tracker: Tracker, parent: str | None) -> str:

@@ -20,7 +20,8 @@ from raypath.benchmarks.metrics.pixels import PixelPredictions, score_pixels
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.config import config_hash, override
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings
+from raypath.models import build_encoder, save_encoder
+from raypath.protocols import FinetuneSettings, fit
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.transfer import TransferConfig, check_protocol, train_rows
@@ -93,6 +94,35 @@ def test_protocol_and_benchmark_must_go_together(benchmark, config):
     ):
         with pytest.raises(BadInput, match=message):
             check_protocol(wrong, other)
+
+
+def test_what_an_encoder_is_fed_with_is_said_and_the_same_scale_gives_the_same_scores(benchmark, tmp_path):
+    """The blobs have 0.5 um per px."""
+    quick = replace(QUICK, num_steps=2, validate_every=2)
+
+    def fitted(scale, **options):
+        path = tmp_path / f"{options}.safetensors"
+        save_encoder(build_encoder(replace(small.TINY, **options), seed=0), path)
+        config = TransferConfig(encoder=str(path), protocol=quick, scale=scale)
+        return fit(config, benchmark, features_root=None, device=torch.device("cpu"))
+
+    native = fitted("native", mpp=1.0)
+    assert native.feeding.tags == {"raypath.um_per_px": "0.5", "raypath.scale_mismatch": "2.00"}
+    inside = fitted("match_mpp", mpp=0.25, mpp_max=0.5)
+    assert inside.feeding.tags == {"raypath.um_per_px": "0.5"}
+    for same in (fitted("resize", mpp=1.0), inside):
+        assert (same.val.confusion == native.val.confusion).all()
+    coarse = fitted("match_mpp", mpp=1.0)
+    assert coarse.feeding.tags == {"raypath.um_per_px": "1"}
+    assert (coarse.val.confusion != native.val.confusion).any()
+    told = coarse.predict(benchmark.rows("val"))
+    assert (told.confusion == coarse.val.confusion).all()
+    assert told.confusion.sum((1, 2)).tolist() == [64 * 80] * 4
+    assert [image.shape for _, image, _, _ in coarse.looks(1)] == [(32, 40, 3)]
+    with pytest.raises(BadInput, match=r"smallest is 16 px.*scale=native"):
+        fitted("match_mpp", mpp=2.0)
+    with pytest.raises(BadInput, match="scale=match_mpp: um per px of the encoder is not known"):
+        fitted("match_mpp")
 
 
 def test_a_label_budget_holds_for_images_too(benchmark, config):

@@ -18,6 +18,7 @@ from raypath.data.views import Colours, ViewSettings, uniform
 from raypath.errors import BadInput
 
 _CROPS = 107  # keeps these keys apart from those of the plan and of the views
+_STEP_PX = 32  # a crop has at least one px on the last map
 _LEFT, _TOP, _TURNS, _FLIP = range(4)
 
 
@@ -43,9 +44,11 @@ class Crops:
         self.plan = Plan([len(samples)], PlanSettings(chunk_tiles=1, num_shards=1, chunks_per_shard=1), seed=seed)
         least = min(min(mask.shape) for _, mask in samples)
         if least < extent_px:
+            smaller = f"set protocol.crop_px={least // _STEP_PX * _STEP_PX} or less"
+            larger = "leave the small ones out, or where scale=match_mpp made them small set scale=native"
             raise BadInput(
-                f"crops of {extent_px} px from images of which the smallest is {least} px wide or high: nothing is padded; set"
-                f" protocol.crop_px={max(32, least // 32 * 32)} or less"
+                f"crops of {extent_px} px from images of which the smallest is {least} px wide or high as it is fed: nothing is"
+                f" padded; {smaller if least >= _STEP_PX else larger}"
             )
 
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.config import canonical_json
 from raypath.data.images import read_pixels
 from raypath.hashing import file_sha256
-from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_file
+from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_file, open_encoder
 from raypath.protocols.frozen import Embedder, fit_frozen
 from raypath.protocols.looks import Report, report_nothing
 from raypath.protocols.masked_samples import MaskedSamples
@@ -70,12 +70,13 @@ def fit(
     samples embedded. Ray must be initialised. Raises BadInput for a protocol that is none for the benchmark or the encoder.
     """
     check_protocol(config, benchmark)
-    fed = feeding(config, benchmark)
+    encoder = open_encoder(config.encoder, seed=config.seed)
+    fed = feeding(config, benchmark, encoder)
     if isinstance(config.protocol, TRAINED):
         return _trained(config, benchmark, fed, device, report)
     if isinstance(config.protocol, PixelColourSettings):
         return _coloured(config, benchmark, fed)
-    embedder = embedder_of(config, benchmark, fed, features_root, progress)
+    embedder = embedder_of(config, benchmark, fed, features_root, progress, encoder)
     train, val = embedder.features_of_parts(benchmark, [train_rows(config, benchmark), benchmark.rows("val")])
     fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
 
@@ -128,8 +129,11 @@ def embedder_of(
     fed: Feeding,
     features_root: Path | None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    encoder: nn.Module | None = None,
 ) -> Embedder:
-    """The encoder of a frozen transfer, its batch norm set, with all that its features depend on."""
+    """The encoder of a frozen transfer (opened, where it is not handed over), its batch norm set, with all that its features depend
+    on.
+    """
     rows = train_rows(config, benchmark)
     asked: list[str] = []
 
@@ -138,7 +142,7 @@ def embedder_of(
         asked.extend(map(str, chosen["content"].to_pylist()))
         return read_pixels(chosen, fed.frame)
 
-    encoder = transfer_encoder(config, len(rows), images_at)
+    encoder = transfer_encoder(config, len(rows), images_at, encoder)
     statistics = [batch_norm_rule(config), hashlib.sha256(" ".join(asked).encode()).hexdigest()] if asked else ["keep"]
     return Embedder(encoder, canonical_json([_weights(config, encoder), *statistics]), fed, features_root, progress)
 

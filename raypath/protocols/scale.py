@@ -10,10 +10,17 @@ that of the views of its training, so a crop that was enlarged counts as what th
 
 A sample smaller than what is wanted is fed at its own extent (in multiples of a ViT's tokens): no pixel is invented. The
 "magnification-adjusted" sets of the first paper are match_mpp: 287 px at 0.39 become 224 px at 0.5 (its published code).
+
+A segmentation is fed with crops from everywhere, so match_mpp resamples whole images before crops are cut (see `MaskedSamples`);
+resize has no extent to aim at and is the same as native: images as they are.
+
+Costs the opening of every file's header, once in a process for the same contents: 0.1 ms each, a minute or two for a million.
 """
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -40,6 +47,8 @@ class Feeding:
     """um per px at the encoder's input (for samples of several sizes the median); None: not known."""
     trained_mpp: tuple[float, float] | None
     """What the encoder was trained on."""
+    is_of_crops: bool = False
+    """Whether the frame lies anywhere in a sample, again and again, and not in its middle."""
 
     @property
     def mismatch(self) -> float | None:
@@ -61,7 +70,8 @@ class Feeding:
         return found | ({"raypath.scale_mismatch": f"{self.mismatch:.2f}"} if self.is_mismatched else {})
 
     def __str__(self) -> str:
-        part = "all of each sample" if self.frame.side_px is None else f"the middle {self.frame.side_px} px"
+        what = "crops of" if self.is_of_crops else "the middle"
+        part = "all of each sample" if self.frame.side_px is None else f"{what} {self.frame.side_px} px"
         scale = "um per px not known" if self.mpp is None else f"{self.mpp:.3g} um per px"
         told = ""
         if self.trained_mpp is not None:
@@ -74,8 +84,8 @@ class Feeding:
 def feeding_of(encoder: nn.Module, benchmark: Benchmark, scale: Scale, extent_px: int = 0) -> Feeding:
     """How `encoder` is fed with the samples of `benchmark`; `extent_px` replaces the extent it was trained on.
 
-    Opens the header of every image where its size matters (8 threads; a minute for a million). Raises BadInput for match_mpp where
-    the benchmark or the encoder does not know its um per px, and for samples smaller than one token.
+    Opens the header of every image where its size matters, once for the same contents (`sides_of`). Raises BadInput for match_mpp
+    where the benchmark or the encoder does not know its um per px, and for samples smaller than one token.
     """
     settings = getattr(encoder, "settings", None)
     trained = _trained_mpp(encoder)
@@ -100,13 +110,19 @@ def feeding_of(encoder: nn.Module, benchmark: Benchmark, scale: Scale, extent_px
     return Feeding(frame=frame, mpp=mpp, trained_mpp=trained)
 
 
-def as_it_is(encoder: nn.Module | None, benchmark: Benchmark, extent_px: int) -> Feeding:
-    """Images in crops of `extent_px`, their px unchanged: what a segmentation sees."""
-    frame = Frame(extent_px=extent_px, side_px=extent_px, mpp=benchmark.mpp)
-    return Feeding(frame=frame, mpp=benchmark.mpp, trained_mpp=_trained_mpp(encoder))
+def crops_fed(encoder: nn.Module, benchmark: Benchmark, scale: Scale, extent_px: int) -> Feeding:
+    """How a segmentation feeds `encoder`: in crops of `extent_px`, of images resampled for match_mpp and else as they are.
+
+    Opens no file. Raises BadInput for match_mpp where the benchmark or the encoder does not know its um per px.
+    """
+    trained = _trained_mpp(encoder)
+    factor = _factor(benchmark, trained) if scale == "match_mpp" else 1.0
+    frame = Frame(extent_px=extent_px, side_px=round(extent_px / factor), mpp=benchmark.mpp)
+    mpp = benchmark.mpp and benchmark.mpp / factor
+    return Feeding(frame=frame, mpp=mpp, trained_mpp=trained, is_of_crops=True)
 
 
-def _trained_mpp(encoder: nn.Module | None) -> tuple[float, float] | None:
+def _trained_mpp(encoder: nn.Module) -> tuple[float, float] | None:
     settings = getattr(encoder, "settings", None)
     return None if settings is None or settings.mpp is None else (settings.mpp, settings.mpp_max or settings.mpp)
 
@@ -129,11 +145,36 @@ def _token_px(encoder: nn.Module) -> int:
 
 
 def sides_of(benchmark: Benchmark) -> np.ndarray:
-    """The shorter side of every sample in px, float64 [N]; of a tile: at the benchmark's um per px."""
+    """The shorter side of every sample in px, float64 [N]; of a tile: at the benchmark's um per px.
+
+    Files are asked once for the same contents, whichever fold or encoder wants to know: a size belongs to the content that the
+    benchmark knows each sample by. Where it knows none they are asked every time. Raises BadInput as `sizes_of` does.
+    """
     table = benchmark.table
     if "path" not in table.schema.names:
         return table["extent_l0"].to_numpy() * table["slide_mpp"].to_numpy() / benchmark.mpp
-    return np.array([min(size) for size in sizes_of(table)], np.float64)
+    files = table.select(["path", "item", "box"])
+    if table["content"].null_count:
+        return _sides_of_files(_Files("", files))
+    contents = hashlib.sha256(" ".join(table["content"].to_pylist()).encode()).hexdigest()
+    return _known_sides(_Files(contents, files))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Where images are; equal to others of the same contents, wherever those are."""
+
+    contents: str
+    table: pa.Table = field(compare=False, repr=False)
+
+
+def _sides_of_files(files: _Files) -> np.ndarray:
+    sides = np.array([min(size) for size in sizes_of(files.table)], np.float64)
+    sides.setflags(write=False)  # it is handed out again
+    return sides
+
+
+_known_sides = lru_cache(maxsize=8)(_sides_of_files)
 
 
 def sizes_of(table: pa.Table) -> list[tuple[int, int]]:

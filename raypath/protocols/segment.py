@@ -41,7 +41,7 @@ class SegmentSettings:
     kind: Literal["segment"] = "segment"
     head: Decoder = "fcn"
     crop_px: int = 256
-    """Extent of a crop in px of the images as they are (first paper: 512)."""
+    """Extent of a crop in px of the images as they are fed (first paper: 512)."""
     num_steps: int = 1_000
     batch: int = 16
     """Crops in an update (first paper: 128 per GPU)."""
@@ -162,26 +162,29 @@ def predicted_masks(
     model: Segmenter, samples: MaskedSamples, settings: SegmentSettings, device: torch.device
 ) -> PixelPredictions:
     """How often each class is called each class, in whole images."""
-    return samples.predictions(lambda image: _probability(model, image, settings, device).argmax(0))
+    return samples.predictions(lambda image: _probability(model, image, settings, device))
 
 
 def look(
     model: Segmenter, samples: MaskedSamples, settings: SegmentSettings, device: torch.device
 ) -> tuple[PixelPredictions, float]:
-    """Predictions on whole images, and the mean cross-entropy of their pixels; each rank is asked for its share of the images."""
+    """Predictions on whole images, and the mean cross-entropy of their pixels as they are fed, which is what is learnt.
+
+    Each rank is asked for its share of the images.
+    """
     own_samples = samples.take(own_share(np.arange(len(samples))))
     masks = iter(own_samples.masked)
     losses, num_px = 0.0, 0
 
-    def classes_of(image: np.ndarray) -> np.ndarray:
+    def probability_of(image: np.ndarray) -> np.ndarray:
         nonlocal losses, num_px
         probability, (_, mask) = _probability(model, image, settings, device), next(masks)
         own = np.take_along_axis(probability, mask[None].astype(np.int64), axis=0)
         losses -= float(np.log(np.maximum(own, _LEAST_PROBABILITY)).sum(dtype=np.float64))
         num_px += mask.size
-        return probability.argmax(0)
+        return probability
 
-    said = own_samples.predictions(classes_of) if len(own_samples) else None
+    said = own_samples.predictions(probability_of) if len(own_samples) else None
     sums = mean_over_ranks({"loss": losses, "num_px": num_px}, device)
     return joined(said, samples.names), sums["loss"] / sums["num_px"]
 

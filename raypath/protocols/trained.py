@@ -29,7 +29,7 @@ def read_samples(config: TransferConfig, benchmark: Benchmark, rows: pa.Table, f
     """Rows of the benchmark in memory, as the encoder is fed with them."""
     if isinstance(config.protocol, FinetuneSettings):
         return Samples.of(rows, benchmark.classes, fed.frame)
-    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)
+    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp, fed_mpp=fed.mpp)
 
 
 def training_samples(config: TransferConfig, benchmark: Benchmark, fed: Feeding) -> tuple[Parts, Parts]:

@@ -23,7 +23,7 @@ from raypath.protocols.finetune import FinetuneSettings
 from raypath.protocols.knn import KnnSettings
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.probe import ProbeSettings
-from raypath.protocols.scale import Feeding, Scale, as_it_is, feeding_of
+from raypath.protocols.scale import Feeding, Scale, crops_fed, feeding_of
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.svm import SvmSettings
 
@@ -66,7 +66,8 @@ class TransferConfig:
     extent_px: int = 0
     """Extent at which images are fed; 0: what the encoder was trained on."""
     scale: Scale = "resize"
-    """resize: all of each image; native: its px as they are; match_mpp: at the encoder's um per px (see `protocols.scale`)."""
+    """resize: all of each image; native: its px as they are; match_mpp: at the encoder's um per px (see `protocols.scale`). A
+    segmentation takes crops, for which resize and native are the same: images as they are."""
     per_class_train: int = 0
     """About so many labelled training samples per class; 0: all."""
     fraction_train: float = 1.0
@@ -129,10 +130,10 @@ def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
     if isinstance(config.protocol, OF_PIXELS) != is_dense:
         fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
         raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
-    if is_dense and (config.extent_px or config.batch_norm != "keep" or config.scale == "match_mpp"):
+    if is_dense and (config.extent_px or config.batch_norm != "keep"):
         raise BadInput(
-            f"extent_px={config.extent_px}, batch_norm={config.batch_norm}, scale={config.scale} with protocol.kind={kind}: images"
-            " are taken as they are, in crops of protocol.crop_px; leave these settings out"
+            f"extent_px={config.extent_px}, batch_norm={config.batch_norm} with protocol.kind={kind}: images are taken whole, in"
+            " crops of protocol.crop_px; leave these settings out"
         )
 
 
@@ -144,22 +145,26 @@ def train_rows(config: TransferConfig, benchmark: Benchmark) -> pa.Table:
     return rows if config.fraction_train == 1 else label_fraction(rows, config.fraction_train, seed=config.seed)
 
 
-def feeding(config: TransferConfig, benchmark: Benchmark) -> Feeding:
-    """How this transfer's encoder is fed with the benchmark."""
-    encoder = open_encoder(config.encoder, seed=config.seed)
+def feeding(config: TransferConfig, benchmark: Benchmark, encoder: nn.Module | None = None) -> Feeding:
+    """How this transfer's encoder (opened, where it is not handed over) is fed with the benchmark."""
+    encoder = open_encoder(config.encoder, seed=config.seed) if encoder is None else encoder
     if isinstance(config.protocol, OF_PIXELS):
-        return as_it_is(encoder, benchmark, getattr(config.protocol, "crop_px", 1))
+        return crops_fed(encoder, benchmark, config.scale, getattr(config.protocol, "crop_px", 1))
     return feeding_of(encoder, benchmark, config.scale, config.extent_px)
 
 
 def transfer_encoder(
-    config: TransferConfig, num_train: int, images_at: Callable[[np.ndarray], np.ndarray]
+    config: TransferConfig,
+    num_train: int,
+    images_at: Callable[[np.ndarray], np.ndarray],
+    encoder: nn.Module | None = None,
 ) -> nn.Module:
     """The encoder that a transfer starts from, on CPU, its batch norm as the config has it.
 
     `images_at(numbers)` gives uint8 [N, H, W, 3] of training samples by their numbers; it is asked only where batch norm changes.
+    An `encoder` that was opened already is the one that is changed.
     """
-    encoder = open_encoder(config.encoder, seed=config.seed)
+    encoder = open_encoder(config.encoder, seed=config.seed) if encoder is None else encoder
     rule = batch_norm_rule(config)
     if rule != "keep" and getattr(encoder, "has_batch_norm", False):
         change = adapt_batch_norm if rule == "adapt" else recalibrate_batch_norm

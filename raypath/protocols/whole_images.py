@@ -4,6 +4,9 @@ One decision: probabilities are averaged with a Hann window, because what a netw
 seeing what lies beyond. The last window of an axis lies flush with the edge of the image, so every pixel is covered and none is
 invented; along an axis that one window covers, nothing is weighted, so an image of one crop gives what the model gives.
 
+An image that was resampled for the encoder is answered for at its own extent (`at_extent`): probabilities are brought there, as
+classes have no mean.
+
 Costs (1 / (1 - overlap))^2 forward passes per pixel: 1.8 at the overlap of 1/4, and 4 K bytes per pixel of one image.
 """
 
@@ -11,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from raypath.training.health import evaluating
@@ -38,6 +42,19 @@ def probability_map(
             total[:, *place] += own * weight
             weights[place] += weight
     return (total / weights).cpu().numpy()
+
+
+def at_extent(probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Probabilities float32 [K, h, w] of an image that was resampled, at its own `size` (H, W): bilinear, pixel centres aligned.
+
+    Where `size` is the smaller one, each pixel is a mean of all that fall on it (antialiased). An equal size: the same array.
+    """
+    if probability.shape[1:] == tuple(size):
+        return probability
+    height, width = (
+        size  # Pillow, not torch: its antialiased bilinear takes all rows for the first where the new width is 1
+    )
+    return np.stack([Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in probability])
 
 
 def starts(length: int, extent_px: int, overlap: float) -> list[int]:

@@ -25,6 +25,17 @@ def masked(height, width, *, seed=0):
     return np.stack([60 * mask, rows, columns], axis=-1).astype(np.uint8), mask
 
 
+def test_images_too_small_for_a_crop_are_refused_with_what_mends_it():
+    with pytest.raises(
+        BadInput, match=r"crops of 96 px.*smallest is 70 px.*as it is fed.*set protocol.crop_px=64 or less"
+    ):
+        Crops([masked(100, 100), masked(100, 70)], 96, seed=0)
+    with pytest.raises(
+        BadInput, match=r"crops of 32 px.*smallest is 31 px.*scale=match_mpp made them small set scale=native"
+    ):
+        Crops([masked(31, 100)], 32, seed=0)
+
+
 def table(*rows):
     return pa.Table.from_pylist([{"item": None, "box": None} | row for row in rows], schema=SCHEMA)
 

@@ -11,7 +11,7 @@ from raypath.benchmarks import load_images, open_test, score
 from raypath.data.embedding import embed_rows
 from raypath.data.images import Frame, read_pixels
 from raypath.models import build_encoder
-from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, fit, frozen
+from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, fit, fitting, frozen, transfer
 from raypath.protocols.features import features_of
 from raypath.protocols.fitting import embedder_of
 from raypath.protocols.transfer import TransferConfig, feeding
@@ -78,6 +78,19 @@ def test_protocols_and_splits_share_features_and_batch_norm_has_its_own(home, be
     recalibrated = replace(config, encoder=f"random_bn:{config.encoder}", protocol=KnnSettings())
     fit(recalibrated, benchmark, features_root=tmp_path, device=CPU)
     assert computed[before:] == [60]
+
+
+def test_an_encoder_is_opened_once_to_be_fed_and_to_be_embedded(benchmark, config, monkeypatch, tmp_path):
+    opened, own = [], fitting.open_encoder
+
+    def counted(source, *, seed):
+        opened.append(source)
+        return own(source, seed=seed)
+
+    for module in (fitting, transfer):
+        monkeypatch.setattr(module, "open_encoder", counted)
+    fit(replace(config, protocol=KnnSettings()), benchmark, features_root=tmp_path, device=CPU)
+    assert opened == [config.encoder]
 
 
 def test_random_with_recalibrated_batch_norm_is_random_with_other_statistics(benchmark, config):

@@ -1,15 +1,20 @@
 """What reaches an encoder, in px and um per px: the papers' numbers, small samples, unknown scales."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from raypath.benchmarks import load_images
+from raypath.benchmarks.splits.folds import nested
 from raypath.data.image_files import read_image
 from raypath.data.images import Frame
 from raypath.errors import BadInput
 from raypath.models import ColourEncoder, EncoderSettings, build_encoder
-from raypath.protocols.scale import Feeding, feeding_of, sides_of
+from raypath.protocols import scale
+from raypath.protocols.scale import Feeding, crops_fed, feeding_of, sides_of
 
 
 def encoder_at(input_px, mpp=None, mpp_max=None, **options):
@@ -97,3 +102,57 @@ def test_what_is_read_is_the_middle(set_of, tmp_path):
 def test_the_mismatch_is_a_ratio_to_the_nearest_end_of_the_range(mpp, expected):
     fed = Feeding(frame=Frame(extent_px=1), mpp=mpp, trained_mpp=(0.2, 0.4))
     assert fed.mismatch == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("how", "mpp", "frame", "tags"),
+    [
+        ("resize", 0.4, Frame(extent_px=256, side_px=256, mpp=0.4), {"raypath.um_per_px": "0.4"}),
+        ("native", 0.4, Frame(extent_px=256, side_px=256, mpp=0.4), {"raypath.um_per_px": "0.4"}),
+        ("native", 0.2, Frame(extent_px=256, side_px=256, mpp=0.2), {"raypath.um_per_px": "0.2"}),
+        ("native", None, Frame(extent_px=256, side_px=256), {"raypath.um_per_px": "unknown"}),
+        ("match_mpp", 0.25, Frame(extent_px=256, side_px=512, mpp=0.25), {"raypath.um_per_px": "0.5"}),
+        ("match_mpp", 1.6, Frame(extent_px=256, side_px=128, mpp=1.6), {"raypath.um_per_px": "0.8"}),
+        ("match_mpp", 0.7, Frame(extent_px=256, side_px=256, mpp=0.7), {"raypath.um_per_px": "0.7"}),
+    ],
+)
+def test_crops_are_of_images_as_they_are_or_at_the_nearest_scale_of_the_range(set_of, how, mpp, frame, tags):
+    benchmark = set_of((40, 40), mpp=mpp)
+    fed = crops_fed(encoder_at(224, mpp=0.5, mpp_max=0.8), benchmark, how, 256)
+    assert fed.frame == frame
+    flag = {"raypath.scale_mismatch": "2.50"} if (how, mpp) == ("native", 0.2) else {}
+    assert fed.tags == tags | flag
+    assert str(fed).startswith(f"crops of {frame.side_px} px at 256 px (")
+    assert fed.is_mismatched == bool(flag)
+
+
+def test_crops_are_never_matched_to_a_scale_that_nobody_knows(set_of):
+    with pytest.raises(BadInput, match="um per px of tiny is not known; give benchmark.mpp"):
+        crops_fed(encoder_at(32, mpp=0.5), set_of((50, 50)), "match_mpp", 32)
+    with pytest.raises(BadInput, match="um per px of the encoder is not known"):
+        crops_fed(encoder_at(32), set_of((50, 50), mpp=0.5), "match_mpp", 32)
+
+
+def test_files_are_asked_once_for_their_size_by_all_folds_and_anew_where_contents_change(set_of, monkeypatch):
+    asked, own = [], scale.size_of
+    monkeypatch.setattr(scale, "size_of", lambda path, item: asked.append(path) or own(path, item=item))
+    sizes = [(50, 60), (70, 40), (61, 45), (44, 80), (52, 53)]
+    benchmark = set_of(*sizes, mpp=0.5)
+    folds = list(nested(benchmark, num_folds=3, num_repeats=2))
+    for fold in [benchmark, *folds, set_of(*sizes, mpp=0.5)]:
+        fed = feeding_of(encoder_at(32, mpp=1.0), fold, "match_mpp")
+        assert fed.frame == Frame(extent_px=20, side_px=40, mpp=0.5)
+        assert sorted(set(sides_of(fold))) == [40, 44, 45, 50, 52]
+    assert len({fold.data_hash for fold in folds}) == 6
+    assert sorted(asked) == sorted(benchmark.table["path"].to_pylist())  # each file once
+    asked.clear()
+    smaller = set_of(*sizes[:-1], (52, 30), mpp=0.5)  # other bytes under the same names
+    assert feeding_of(encoder_at(32, mpp=1.0), smaller, "match_mpp").frame.side_px == 30
+    assert len(asked) == 30
+    asked.clear()
+    place = smaller.table.schema.get_field_index("content")
+    nothing = pa.nulls(30, pa.string())
+    unknown = replace(smaller, table=smaller.table.set_column(place, smaller.table.schema.field("content"), nothing))
+    for _ in range(2):
+        assert sides_of(unknown).min() == 30
+    assert len(asked) == 60

@@ -23,6 +23,15 @@ def sets(tmp_path_factory):
     return tuple(MaskedSamples.of(benchmark.rows(s), benchmark.classes, benchmark.mask_rule) for s in ("train", "val"))
 
 
+@pytest.fixture(scope="module", params=[0.5, 2.0])
+def sets_at_another_scale(tmp_path_factory, request):
+    benchmark = segmented.benchmark(tmp_path_factory.mktemp("blobs"))
+    how = {"mpp": benchmark.mpp, "fed_mpp": benchmark.mpp / request.param}
+    return [
+        MaskedSamples.of(benchmark.rows(s), benchmark.classes, benchmark.mask_rule, **how) for s in ("train", "val")
+    ]
+
+
 def run(sets, settings=QUICK, *, seed=0, encoder=None, **kwargs):
     encoder = encoder or build_encoder(small.TINY, seed=seed)
     return segment(encoder, *sets, settings, metric="miou_macro", seed=seed, device=CPU, **kwargs)
@@ -40,6 +49,18 @@ def test_a_tiny_encoder_learns_where_the_blobs_are(sets, head):
     best_of_one_class = share.max() / 2  # macro mIoU of calling every pixel the same
     assert score_pixels(predictions)["miou_macro"] > best_of_one_class + 0.2
     assert fitted.history[-1]["train_loss"] < fitted.history[0]["train_loss"] < 1
+
+
+def test_blobs_are_learnt_at_half_and_at_twice_their_scale_and_scored_at_their_own(sets_at_another_scale):
+    fitted = run(sets_at_another_scale, replace(QUICK, num_steps=24))
+    val = sets_at_another_scale[1]
+    assert {mask.shape for _, mask in val.masked} in ({(32, 40)}, {(128, 160)})
+    assert fitted.val.confusion.sum((1, 2)).tolist() == [64 * 80] * len(val)
+    np.testing.assert_array_equal(fitted.predict(val, CPU).confusion, fitted.val.confusion)
+    truth = np.stack([np.bincount(mask.reshape(-1), minlength=2) for mask in val.truth])
+    np.testing.assert_array_equal(fitted.val.confusion.sum(2), truth)
+    best_of_one_class = truth.sum(0).max() / truth.sum() / 2
+    assert score_pixels(fitted.val)["miou_macro"] > best_of_one_class + 0.2
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(sets):

@@ -7,7 +7,7 @@ from torch import nn
 
 from raypath.models import build_encoder
 from raypath.models.segmentation import Segmenter
-from raypath.protocols.whole_images import probability_map, starts
+from raypath.protocols.whole_images import at_extent, probability_map, starts
 from tests.protocols import small
 
 CPU = torch.device("cpu")
@@ -85,3 +85,23 @@ def test_the_model_is_left_in_its_mode_and_unchanged():
     probability_map(model, image_of(80, 80), extent_px=64, overlap=0.25, batch=2, device=CPU)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def triangles(old, new):
+    """float64 [new, old]: the weight of each old pixel in each new one, of triangles as wide as the coarser of the two."""
+    scale = old / new
+    places = (np.arange(old) + 0.5)[None] - ((np.arange(new) + 0.5) * scale)[:, None]
+    weights = np.maximum(0, 1 - np.abs(places) / max(scale, 1))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(*[st.integers(1, 40)] * 4)
+def test_probabilities_at_another_extent_are_those_of_triangles(height, width, new_height, new_width):
+    logits = np.random.default_rng([height, width]).normal(0, 3, (3, height, width))
+    probability = (np.exp(logits) / np.exp(logits).sum(0)).astype(np.float32)
+    found = at_extent(probability, (new_height, new_width))
+    expected = triangles(height, new_height) @ probability.astype(np.float64) @ triangles(width, new_width).T
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+    assert at_extent(probability, (height, width)) is probability

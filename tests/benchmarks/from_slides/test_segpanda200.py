@@ -8,6 +8,7 @@ import tifffile
 from raypath.benchmarks.from_slides.segpanda200 import CLASSES, STRATA, SegPANDA200Settings, read_grades
 from raypath.benchmarks.settings import KINDS
 from raypath.data.mask_tiles import read_mask_tile
+from raypath.data.masked_resampling import resampled
 from raypath.errors import BadInput
 from raypath.protocols.masked_samples import MaskedSamples
 from raypath.slides import Slide, SlideHandles, TileSpec
@@ -158,6 +159,12 @@ def test_a_segmentation_reads_tiles_and_masks_in_order_and_names_what_is_gone(be
             np.testing.assert_array_equal(image, slide.read(row["x_l0"], row["y_l0"], row["extent_l0"], 64))
         np.testing.assert_array_equal(mask, read_mask_tile(SlideHandles(2), row, 64))
     assert samples.names == tuple(rows["sample"].to_pylist())
+    fed_mpp = 1.6 * benchmark.mpp
+    coarse = MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp, fed_mpp=fed_mpp)
+    for (image, mask), fed, truth in zip(samples.masked, coarse.masked, coarse.truth, strict=True):
+        np.testing.assert_array_equal(truth, mask)
+        for ours, theirs in zip(fed, resampled(image, mask, 40 / 64), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
     gone = rows.set_column(rows.schema.get_field_index("mask"), "mask", pa.array([str(tmp_path / "gone.tiff")] * 3))
     with pytest.raises(BadInput, match=r"gone\.tiff: the tile at \d+, \d+ cannot be read"):
         MaskedSamples.of(gone, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp)

@@ -74,6 +74,21 @@ def test_nuclei_are_those_of_the_arrays(published):
     assert "val 4 (published: 2,523)" in said
 
 
+def test_arrays_saved_as_small_numbers_are_the_same_pixels_of_another_set(published, tmp_path):
+    write(tmp_path)
+    for path in tmp_path.rglob("*s.npy"):
+        if path.name != "types.npy":
+            np.save(path, np.load(path).astype(np.uint8 if path.name == "images.npy" else np.uint16))
+    own, small = (PanNukeSettings(path=str(folder)).load(0) for folder in (published[0], tmp_path))
+    assert own.data_hash != small.data_hash
+    for one, other in zip(own.table.to_pylist(), small.table.to_pylist(), strict=True):
+        assert one["sample"] == other["sample"]
+        pixels = [np.asarray(open_image(row["path"], item=row["item"])) for row in (one, other)]
+        np.testing.assert_array_equal(*pixels)
+        classes = [read_mask(row["mask"], "channels", size=(256, 256), item=row["item"]) for row in (one, other)]
+        np.testing.assert_array_equal(*classes)
+
+
 def test_tissues_are_a_classification(published):
     folder, written = published
     benchmark = PanNukeSettings(path=str(folder), target="tissue").load(0)
