@@ -39,7 +39,7 @@ from scoring import (
     status_of,
     transfer_tags,
 )
-from transfer_words import Asked, asked_for
+from transfer_words import DEFAULT, SEGMENTATION_DEFAULT, Asked, asked_for
 
 from raypath.benchmarks import Benchmark, Predictions
 from raypath.benchmarks.metrics.pixels import PixelPredictions
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     opens_test, assignments = pick_flag(arguments, "test")
     reopen, assignments = pick_flag(assignments, "reopen")
     asked = asked_for(assignments)
-    config = asked.config("finetune")
+    config = asked.config(DEFAULT, SEGMENTATION_DEFAULT)  # the benchmark will say which
     if not config.encoder:
         raise BadInput("encoder: which one? e.g. --encoder runs/ID, --encoder colour, --encoder random:runs/ID")
     check_encoder(config)

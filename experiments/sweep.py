@@ -26,7 +26,7 @@ from launch import say
 from recipes.transfers import TRANSFERS
 from results import show_table
 from scoring import status_of
-from transfer_words import asked_for
+from transfer_words import DEFAULT, asked_for
 from transfers import compare
 
 from raypath.config import config_hash, to_dict
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
                 f"{' '.join(assignments)}: a resumed sweep goes on as it was; start a new one for other settings"
             )
     else:
-        config = asked_for(assignments).config("finetune")
+        config = asked_for(assignments).config(DEFAULT)
         config = replace(config, encoder=",".join(expand_encoders(config.encoder)))
     for source in config.encoder.split(","):
         encoder_id(source, seed=config.seed)  # is there such an encoder? before anything is made

@@ -24,6 +24,7 @@ from raypath.config import closest, override
 from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 
+DEFAULT, SEGMENTATION_DEFAULT = "finetune", "segment"
 KIND_NAMES = tuple(kind().kind for kind in KINDS)
 
 
@@ -35,17 +36,36 @@ class Asked:
     """Its name among TRANSFERS; None: not given by name."""
     settings: list[str]
 
-    def config(self, default: str) -> TransferConfig:
-        """The settings over the named protocol, else over `default`; raises BadInput for a setting that is none."""
-        return override(TRANSFERS[self.protocol or default](), self.settings)
+    @property
+    def is_protocol_named(self) -> bool:
+        """Whether there is a word or a setting that says which protocol."""
+        keys = {one.partition("=")[0] for one in self.settings}
+        return self.protocol is not None or not keys.isdisjoint({"protocol", "protocol.kind"})
+
+    def config(self, *defaults: str) -> TransferConfig:
+        """The settings over the named protocol, else over the first of `defaults` that has them all.
+
+        Raises BadInput for a setting that is none; with several defaults, as the first of them says it.
+        """
+        if self.is_protocol_named:
+            return override(TRANSFERS[self.protocol or defaults[0]](), self.settings)
+        refusals = []
+        for default in defaults:
+            try:
+                return override(TRANSFERS[default](), self.settings)
+            except BadInput as error:
+                refusals.append(str(error))
+        note = f" (no protocol is named: this is {defaults[0]})" if refusals[0].startswith("protocol.") else ""
+        raise BadInput(refusals[0] + note)
 
     def suited(self, config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-        """`config`; over the protocol `segment` if the benchmark turned out to be a segmentation and no protocol was named."""
-        is_named = self.protocol or any(one.partition("=")[0] in ("protocol", "protocol.kind") for one in self.settings)
-        if is_named or benchmark.kind != "segmentation":
+        """`config`; where no protocol was named, the settings over the one that the benchmark, now that it is read, asks for."""
+        default = SEGMENTATION_DEFAULT if benchmark.kind == "segmentation" else DEFAULT
+        if self.is_protocol_named:
             return config
-        say(f"{benchmark.name} is a segmentation: protocol.kind=segment")
-        return self.config("segment")
+        if default != DEFAULT:
+            say(f"{benchmark.name} is a segmentation: protocol.kind={TRANSFERS[default]().protocol.kind}")
+        return self.config(default)
 
 
 def asked_for(arguments: list[str]) -> Asked:
