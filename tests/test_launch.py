@@ -171,7 +171,9 @@ def test_a_setting_that_is_refused_is_named_with_its_value_and_nothing_else(assi
         (RaypathError("x"), 1),
     ],
 )
-def test_an_error_is_one_line_and_the_exit_code_of_its_class(error, code, capsys):
+def test_an_error_is_one_line_and_the_exit_code_of_its_class(error, code, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiment.py"])
+
     def experiment(arguments):
         raise error
 
@@ -193,7 +195,9 @@ def test_every_experiment_gets_its_options_as_settings(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("BadInput: --out: expected a value after it")
 
 
-def test_an_error_of_ours_keeps_its_traceback():
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiment.py"])
+
     def experiment(arguments):
         raise KeyError("a slip in the code")
 
