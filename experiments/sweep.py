@@ -10,7 +10,7 @@
     python experiments/sweep.py resume=runs/ID
 
 BENCHMARK is a folder or a manifest (what it is, is recognised as by `raypath audit`), or a kind of benchmark; `--key value` is
-key=value.
+key=value. Without a protocol a benchmark is fine-tuned, or, where its pixels have classes, segmented.
 
 The same trials for every encoder, selection on val; the test is opened once for each winner (reopen=true to do it again: counted).
 Frozen protocols (probe, knn, svm) have no trials; a small set is scored by nested folds then (evaluation=given|nested, num_folds,
@@ -26,7 +26,7 @@ from launch import say
 from recipes.transfers import TRANSFERS
 from results import show_table
 from scoring import status_of
-from transfer_words import DEFAULT, asked_for
+from transfer_words import DEFAULT, SEGMENTATION_DEFAULT, asked_for
 from transfers import compare
 
 from raypath.config import config_hash, to_dict
@@ -54,11 +54,13 @@ def main(arguments: list[str]) -> None:
                 f"{' '.join(assignments)}: a resumed sweep goes on as it was; start a new one for other settings"
             )
     else:
-        config = asked_for(assignments).config(DEFAULT)
+        asked = asked_for(assignments)
+        config = asked.config(DEFAULT, SEGMENTATION_DEFAULT)  # the benchmark will say which
         config = replace(config, encoder=",".join(expand_encoders(config.encoder)))
     for source in config.encoder.split(","):
         encoder_id(source, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark = config.benchmark.load(config.seed)
+    config = config if resume else asked.suited(config, benchmark)
     launch.start_ray()
     if not resume:
         run = RunFolder.create(runs_root(), f"sweep-{benchmark.name}", config)

@@ -10,7 +10,7 @@ name where there is one, unless benchmark.path says where the set is.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from command_line import pick, words_and_settings
@@ -59,13 +59,16 @@ class Asked:
         raise BadInput(refusals[0] + note)
 
     def suited(self, config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-        """`config`; where no protocol was named, the settings over the one that the benchmark, now that it is read, asks for."""
+        """`config`; where no protocol was named, the settings over the one that the benchmark, now that it is read, asks for.
+
+        The encoder stays as `config` has it.
+        """
         default = SEGMENTATION_DEFAULT if benchmark.kind == "segmentation" else DEFAULT
         if self.is_protocol_named:
             return config
         if default != DEFAULT:
             say(f"{benchmark.name} is a segmentation: protocol.kind={TRANSFERS[default]().protocol.kind}")
-        return self.config(default)
+        return replace(self.config(default), encoder=config.encoder)
 
 
 def asked_for(arguments: list[str]) -> Asked:

@@ -21,7 +21,7 @@ def test_each_is_a_whole_config_of_its_name_with_a_line_for_the_list(name):
     assert config.name == name
     assert from_dict(TransferConfig, to_dict(config)) == config
     assert len(TRANSFERS[name].__doc__.splitlines()[0]) < 132
-    if config.protocol.kind == "finetune":
+    if config.protocol.kind in ("finetune", "segment"):
         check_sweep(config)
         assert param_space(config).keys() == config.sweep.space.keys()
 

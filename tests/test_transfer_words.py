@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,8 +146,9 @@ def test_a_segmentation_gets_its_protocol_only_where_none_is_named(home, capsys)
     capsys.readouterr()
     assert left_open.suited(config, labelled) == config
     assert capsys.readouterr().out == ""
-    suited = left_open.suited(config, dense)
+    suited = left_open.suited(replace(config, encoder="/absolute/x.safetensors"), dense)
     assert (suited.name, suited.protocol, suited.seed) == ("segment", SegmentSettings(num_steps=7), 2)
+    assert suited.encoder == "/absolute/x.safetensors"
     assert suited.benchmark == config.benchmark
     assert capsys.readouterr().out == "set is a segmentation: protocol.kind=segment\n"
     for named in (["finetune"], ["protocol.kind=finetune"], ["knn"]):
@@ -191,6 +193,28 @@ def test_glands_are_segmented_from_a_word_and_an_encoder_alone(tmp_path, monkeyp
     assert (config["protocol"]["kind"], config["protocol"]["num_steps"]) == ("segment", 2)
     with pytest.raises(BadInput, match=r"protocol.kind=finetune: glas is a segmentation; set protocol.kind=segment"):
         finetune.main(["glands", "encoder=tiny.safetensors", "finetune"])
+
+
+def test_a_sweep_of_a_segmentation_is_one_of_segment_for_the_encoders_that_were_named(tmp_path, monkeypatch):
+    segmented.write_glas(tmp_path / "glands")
+    small.write_encoder(tmp_path / "tiny.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(launch, "start_ray", lambda: None)  # nothing here needs it
+    compared = []
+
+    def compare(config, sources, benchmark, *_, **__):
+        compared.append(
+            (config.protocol.kind, config.protocol.crop_px, config.encoder.split(","), sources, benchmark.name)
+        )
+        raise BadInput("enough")
+
+    monkeypatch.setattr(sweep, "compare", compare)
+    with pytest.raises(BadInput, match="enough"):
+        sweep.main(["glands", "encoder=tiny.safetensors,random", "protocol.crop_px=64"])
+    tiny = str(tmp_path / "tiny.safetensors")
+    assert compared == [("segment", 64, [tiny, f"random:{tiny}"], [tiny, f"random:{tiny}"], "glas")]
 
 
 @pytest.mark.parametrize("script", [sweep, finetune])

@@ -43,7 +43,7 @@ def finetune_wide() -> TransferConfig:
 
 
 def segment() -> TransferConfig:
-    """FCN head on the last map, 1,000 updates on crops of 256 px, the best look at val: what a segmentation gets."""
+    """FCN head on the last map, 1,000 updates on crops of 256 px, the best look at val; as a sweep: rate and decay, 8 trials."""
     return TransferConfig(name="segment", protocol=SegmentSettings())
 
 
