@@ -90,6 +90,9 @@ def asked_for(arguments: list[str]) -> Asked:
         raise BadInput(
             f"{', '.join(benchmarks)}: expected one benchmark: its folder, or its kind and benchmark.path=DIR"
         )
+    kind, _ = pick(settings, "protocol.kind")
+    if protocols and kind not in (None, TRANSFERS[protocols[0]]().protocol.kind):
+        raise BadInput(f"{protocols[0]}: a protocol, but protocol.kind={kind} says another; leave one out")
     chosen = _benchmark(benchmarks[0], settings) if benchmarks else []
     return Asked(protocols[0] if protocols else None, [*chosen, *settings])
 

@@ -104,6 +104,7 @@ def test_a_kind_goes_by_its_name_unless_it_is_a_folder_here(home, capsys):
         (["glas", "benchmark.kind=pcam"], r"glas: is GlaS \(Warwick-QU\) \(benchmark.kind=glas\), but benchmark.kind=pcam"),
         (["pcam", "benchmark.kind=glas"], "pcam: a kind of benchmark, but benchmark.kind=glas says another"),
         (["cells", "benchmark.path=blobs"], "cells: a benchmark, but benchmark.path=blobs says another"),
+        (["probe", "protocol.kind=knn"], "probe: a protocol, but protocol.kind=knn says another"),
         (["cells", "blobs"], "cells, blobs: expected one benchmark"),
         (["probe", "cells", "knn"], r"probe, knn: expected one protocol; a folder of that name is written \./probe"),
         (["mormont_smv", "cells"], r"mormont_smv: there is no such .*; did you mean the protocol mormont_svm\?"),
