@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import launch
+from command_line import pick_flag
 from launch import say
 from phantom_data import demo_slides, phantom_index
 from pretrain import pretrain_run
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     if "-h" in arguments or "--help" in arguments:
         say(__doc__)
         return
-    texture, assignments = launch.pick_flag(arguments, "texture", default=True)
+    texture, assignments = pick_flag(arguments, "texture", default=True)
     home = runs_root() / "demo"
     config = override(PRETRAINING["demo"](), assignments)
 

@@ -1,20 +1,20 @@
 """Score an encoder on a labelled set, without a search: fine-tune all its weights, or keep it frozen.
 
-    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR                       fine-tuning
-    python experiments/finetune.py encoder=runs/ID benchmark.path=DIR protocol.kind=probe   frozen; or knn, or svm
-    python experiments/finetune.py encoder=colour  benchmark.path=DIR protocol.kind=probe   the colour baseline
-    python experiments/finetune.py encoder=runs/ID benchmark.kind=pcam benchmark.path=DIR   a set as it is published
+    python experiments/finetune.py BENCHMARK [PROTOCOL] --encoder runs/ID [key=value ...]
 
-A set whose pixels have classes is segmented:
+    python experiments/finetune.py ../data/my_set --encoder runs/ID                 fine-tuning
+    python experiments/finetune.py ../data/my_set probe --encoder runs/ID           frozen; or knn
+    python experiments/finetune.py ../data/my_set probe --encoder colour            the colour baseline
+    python experiments/finetune.py ../data/my_set mormont_svm --encoder runs/ID     a paper's protocol; --list prints all
+    python experiments/finetune.py pcam --encoder runs/ID benchmark.path=DIR        a kind of benchmark by its name
 
-    python experiments/finetune.py encoder=runs/ID benchmark.kind=glas benchmark.path=DIR protocol.kind=segment
-    python experiments/finetune.py encoder=colour  benchmark.kind=glas benchmark.path=DIR protocol.kind=pixel_colour
+BENCHMARK is a folder or a manifest (what it is, is recognised as by `raypath audit`), or a kind of benchmark; `--key value` is
+key=value. A set whose pixels have classes is segmented:
 
-A name in front takes a whole protocol, e.g. a paper's; --list prints them:
+    python experiments/finetune.py ../data/glas --encoder runs/ID
+    python experiments/finetune.py ../data/glas --encoder colour --protocol.kind pixel_colour
 
-    python experiments/finetune.py mormont_svm encoder=runs/ID benchmark.path=DIR
-
-Prints the score on val. `test=true` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
+Prints the score on val. `--test` opens the test, once per encoder and benchmark, and writes that down (reopen=true to do it
 again: counted). A small set (below 200 patients or 1,000 test images) is scored by nested folds then: the protocol is fitted in
 each of num_folds x num_repeats outer folds, and every sample is tested once in each repeat (evaluation=given for the test of the
 given split).
@@ -24,10 +24,11 @@ from dataclasses import replace
 
 import launch
 import numpy as np
+from command_line import pick_flag
 from copies import look_for_copies
 from launch import say
 from nested import check_folds, outer_folds, place_of, score_folds, text_of_folds, write_folds
-from recipes.transfers import TRANSFERS, transfer_config
+from recipes.transfers import TRANSFERS
 from scoring import (
     device_here,
     features_root,
@@ -38,6 +39,7 @@ from scoring import (
     status_of,
     transfer_tags,
 )
+from transfer_words import DEFAULT, SEGMENTATION_DEFAULT, Asked, asked_for
 
 from raypath.benchmarks import Benchmark, Predictions
 from raypath.benchmarks.metrics.pixels import PixelPredictions
@@ -62,19 +64,24 @@ def main(arguments: list[str]) -> None:
     if "--list" in arguments:
         launch.list_recipes(TRANSFERS)
         return
-    opens_test, assignments = launch.pick_flag(arguments, "test")
-    reopen, assignments = launch.pick_flag(assignments, "reopen")
-    config = transfer_config(assignments, default="finetune")
+    opens_test, assignments = pick_flag(arguments, "test")
+    reopen, assignments = pick_flag(assignments, "reopen")
+    asked = asked_for(assignments)
+    config = asked.config(DEFAULT, SEGMENTATION_DEFAULT)  # the benchmark will say which
     if not config.encoder:
-        raise BadInput("encoder: which one? e.g. encoder=runs/ID, encoder=colour, encoder=random:runs/ID")
+        raise BadInput("encoder: which one? e.g. --encoder runs/ID, --encoder colour, --encoder random:runs/ID")
     check_encoder(config)
-    run_transfer(config, opens_test=opens_test, reopen=reopen)
+    run_transfer(config, opens_test=opens_test, reopen=reopen, asked=asked)
 
 
-def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = False) -> None:
-    """One transfer as one MLflow run; raises BadInput before anything is trained if the test is wanted and used up."""
+def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = False, asked: Asked | None = None) -> None:
+    """One transfer as one MLflow run; `asked`: what it was asked for, where the protocol may follow from the benchmark.
+
+    Raises BadInput before anything is trained if the test is wanted and used up.
+    """
     encoder_id(config.encoder, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark, tags, folds = config.benchmark.load(config.seed), {}, []
+    config = asked.suited(config, benchmark) if asked else config
     check_protocol(config, benchmark)
     refuse_monitored(config.encoder, benchmark)
     config = decided(config, benchmark, opens_test=opens_test)

@@ -1,8 +1,8 @@
-"""What every experiment does before and after: arguments, Ray, MLflow, signals, exit codes.
+"""What every experiment does before and after: Ray, MLflow, signals, exit codes.
 
-One decision: an experiment is `python experiments/NAME.py [RECIPE] [key=value ...]`, the same at a desk and as a Ray job, and ends
-with 0 or with one clear line and the exit code of its error (2 bad input, 3 too much quarantined, 4 diverged, 75 stopped and
-resumable).
+One decision: an experiment is `python experiments/SCRIPT.py [NAME] [key=value ...]` (or `--key value`: `command_line`), the same at
+a desk and as a Ray job, and ends with 0 or with one clear line and the exit code of its error (2 bad input, 3 too much quarantined,
+4 diverged, 75 stopped and resumable).
 """
 
 import logging
@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # else each line of 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from command_line import as_settings
 from rich.console import Console
 
 from raypath.cluster import join_or_start
@@ -51,7 +52,7 @@ def run(experiment: Callable[[list[str]], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        experiment(sys.argv[1:])
+        experiment(as_settings(sys.argv[1:]))
     except RaypathError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"{type(error).__name__}: {error}", markup=False)
         sys.exit(error.exit_code)
@@ -61,28 +62,6 @@ def run(experiment: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted")
         sys.exit(130)
-
-
-def split_arguments(arguments: list[str], default: str) -> tuple[str, list[str]]:
-    """The name in front and the key=value assignments after it."""
-    names = [a for a in arguments if "=" not in a]
-    if len(names) > 1:
-        raise BadInput(f"{' '.join(names)}: expected one name and then key=value settings")
-    return (names[0] if names else default), [a for a in arguments if "=" in a]
-
-
-def pick(assignments: list[str], key: str) -> tuple[str | None, list[str]]:
-    """Take `key=value` out of the assignments: its value (None if it is not there) and the others."""
-    found = [a.partition("=")[2] for a in assignments if a.partition("=")[0] == key]
-    return (found[-1] if found else None), [a for a in assignments if a.partition("=")[0] != key]
-
-
-def pick_flag(assignments: list[str], key: str, *, default: bool = False) -> tuple[bool, list[str]]:
-    """As `pick`, for `key=true` or `key=false`; `default` if it is not there."""
-    text, others = pick(assignments, key)
-    if text is not None and text.lower() not in ("true", "false"):
-        raise BadInput(f"{key}={text}: expected {key}=true or {key}=false")
-    return (default if text is None else text.lower() == "true"), others
 
 
 def list_recipes(recipes: dict[str, Callable]) -> None:

@@ -6,6 +6,8 @@
     python experiments/pretrain.py resume=runs/ID [key=value ...]
     python experiments/pretrain.py --list
 
+`--key value` is key=value.
+
 As a Ray job: ray job submit --working-dir . -- python experiments/pretrain.py
 """
 
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import launch
 from afterwards import record_outcome
+from command_line import pick, split_arguments
 from launch import say
 from phantom_data import demo_slides, phantom_index
 from recipes import PRETRAINING, kawai2023
@@ -50,8 +53,8 @@ def main(arguments: list[str]) -> None:
     if "--help" in arguments or "-h" in arguments:
         say(__doc__)
         return
-    recipe, assignments = launch.split_arguments(arguments, default="demo")
-    resume, assignments = launch.pick(assignments, "resume")
+    recipe, assignments = split_arguments(arguments, default="demo")
+    resume, assignments = pick(assignments, "resume")
     if resume:
         run, later = resumed_run(resume, assignments)
     else:
@@ -83,7 +86,7 @@ def say_next(run: RunFolder) -> None:
     """What a person may do with a finished run, as lines to copy."""
     place = os.path.relpath(run.path)
     place = str(run.path) if place.startswith("..") else place
-    say(f"next: python experiments/sweep.py encoder={place},random,colour benchmark.path=my-images")
+    say(f"next: python experiments/sweep.py my-images --encoder {place},random,colour")
     say(f"      raypath export {place} --to my-encoder")
 
 

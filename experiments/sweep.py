@@ -1,10 +1,16 @@
 """Compare encoders on a labelled set: fine-tuned with the same search for each, or frozen.
 
-    python experiments/sweep.py encoder=runs/ID,random,colour benchmark.path=DIR [key=value ...]
-    python experiments/sweep.py encoder=runs/ID benchmark.path=DIR sweep.search=grid 'sweep.space={"protocol.lr":[0.001,0.0003]}'
-    python experiments/sweep.py encoder=runs/ID,random,random_bn,colour,file benchmark.path=DIR protocol.kind=probe
-    python experiments/sweep.py mormont_finetune encoder=runs/ID,random benchmark.path=DIR    a paper's grid; --list prints all
+    python experiments/sweep.py BENCHMARK [PROTOCOL] --encoder runs/ID,random,colour [key=value ...]
+
+    python experiments/sweep.py ../data/my_set --encoder runs/ID,random,colour
+    python experiments/sweep.py ../data/my_set mormont_finetune --encoder runs/ID,random    a paper's grid; --list prints all
+    python experiments/sweep.py ../data/my_set probe --encoder runs/ID,random,random_bn,colour,file
+    python experiments/sweep.py bach --encoder runs/ID benchmark.path=../data/bach          a kind of benchmark by its name
+    python experiments/sweep.py ../data/my_set --encoder runs/ID sweep.search=grid 'sweep.space={"protocol.lr":[0.001,0.0003]}'
     python experiments/sweep.py resume=runs/ID
+
+BENCHMARK is a folder or a manifest (what it is, is recognised as by `raypath audit`), or a kind of benchmark; `--key value` is
+key=value. Without a protocol a benchmark is fine-tuned, or, where its pixels have classes, segmented.
 
 The same trials for every encoder, selection on val; the test is opened once for each winner (reopen=true to do it again: counted).
 Frozen protocols (probe, knn, svm) have no trials; a small set is scored by nested folds then (evaluation=given|nested, num_folds,
@@ -14,11 +20,13 @@ num_repeats), every sample tested once in each repeat. Fine-tuning is scored on 
 from dataclasses import replace
 
 import launch
+from command_line import pick, pick_flag
 from entrants import expand_encoders
 from launch import say
-from recipes.transfers import TRANSFERS, transfer_config
+from recipes.transfers import TRANSFERS
 from results import show_table
 from scoring import status_of
+from transfer_words import DEFAULT, SEGMENTATION_DEFAULT, asked_for
 from transfers import compare
 
 from raypath.config import config_hash, to_dict
@@ -36,8 +44,8 @@ def main(arguments: list[str]) -> None:
     if "--list" in arguments:
         launch.list_recipes(TRANSFERS)
         return
-    resume, assignments = launch.pick(arguments, "resume")
-    reopen, assignments = launch.pick_flag(assignments, "reopen")
+    resume, assignments = pick(arguments, "resume")
+    reopen, assignments = pick_flag(assignments, "reopen")
     if resume:
         run = RunFolder.open(resume)
         config = run.config(TransferConfig)
@@ -46,11 +54,13 @@ def main(arguments: list[str]) -> None:
                 f"{' '.join(assignments)}: a resumed sweep goes on as it was; start a new one for other settings"
             )
     else:
-        config = transfer_config(assignments, default="finetune")
+        asked = asked_for(assignments)
+        config = asked.config(DEFAULT, SEGMENTATION_DEFAULT)  # the benchmark will say which
         config = replace(config, encoder=",".join(expand_encoders(config.encoder)))
     for source in config.encoder.split(","):
         encoder_id(source, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark = config.benchmark.load(config.seed)
+    config = config if resume else asked.suited(config, benchmark)
     launch.start_ray()
     if not resume:
         run = RunFolder.create(runs_root(), f"sweep-{benchmark.name}", config)

@@ -29,29 +29,6 @@ from raypath.training.source import open_source
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
 
-def test_one_name_and_then_settings():
-    assert launch.split_arguments([], "demo") == ("demo", [])
-    assert launch.split_arguments(["a=1", "other", "b=x=y"], "demo") == ("other", ["a=1", "b=x=y"])
-    with pytest.raises(BadInput, match="one two: expected one name and then key=value settings"):
-        launch.split_arguments(["one", "two", "a=1"], "demo")
-
-
-def test_a_setting_of_the_script_is_taken_out_of_those_of_the_config():
-    assert launch.pick(["a=1", "resume=runs/x=y", "b=2"], "resume") == ("runs/x=y", ["a=1", "b=2"])
-    assert launch.pick(["a=1"], "resume") == (None, ["a=1"])
-    assert launch.pick(["seed=1", "seed=2"], "seed") == ("2", [])
-    assert launch.pick(["seeds=1"], "seed") == (None, ["seeds=1"])
-
-
-def test_a_flag_is_true_or_false_and_nothing_else():
-    assert launch.pick_flag(["a=1", "test=true"], "test") == (True, ["a=1"])
-    assert launch.pick_flag(["test=False"], "test") == (False, [])
-    assert launch.pick_flag([], "test") == (False, [])
-    for wrong in ("yes", "1", ""):
-        with pytest.raises(BadInput, match=f"test={wrong}: expected test=true or test=false"):
-            launch.pick_flag([f"test={wrong}"], "test")
-
-
 @pytest.mark.parametrize("name", PRETRAINING)
 def test_a_recipe_is_a_whole_config_that_says_what_it_is(name):
     stages, again = (stages_from_recipe(PRETRAINING, name, []) for _ in range(2))
@@ -147,7 +124,7 @@ def test_the_end_of_a_run_says_what_can_be_done_with_it(tmp_path, monkeypatch, c
     stage, *following = capsys.readouterr().out.splitlines()
     assert stage == f"stage 1 of 2: {run.id}"
     assert following == [
-        f"next: python experiments/sweep.py encoder=runs/{run.id},random,colour benchmark.path=my-images",
+        f"next: python experiments/sweep.py my-images --encoder runs/{run.id},random,colour",
         f"      raypath export runs/{run.id} --to my-encoder",
     ]
     monkeypatch.chdir("/")
@@ -194,7 +171,9 @@ def test_a_setting_that_is_refused_is_named_with_its_value_and_nothing_else(assi
         (RaypathError("x"), 1),
     ],
 )
-def test_an_error_is_one_line_and_the_exit_code_of_its_class(error, code, capsys):
+def test_an_error_is_one_line_and_the_exit_code_of_its_class(error, code, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiment.py"])
+
     def experiment(arguments):
         raise error
 
@@ -204,7 +183,21 @@ def test_an_error_is_one_line_and_the_exit_code_of_its_class(error, code, capsys
     assert capsys.readouterr().err == f"{type(error).__name__}: x\n"
 
 
-def test_an_error_of_ours_keeps_its_traceback():
+def test_every_experiment_gets_its_options_as_settings(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["index.py", "slides", "--out", "my-index", "--extent-px=64", "mpp=0.5"])
+    given = []
+    launch.run(given.extend)
+    assert given == ["slides", "out=my-index", "extent_px=64", "mpp=0.5"]
+    monkeypatch.setattr(sys, "argv", ["index.py", "slides", "--out"])
+    with pytest.raises(SystemExit) as raised:
+        launch.run(given.extend)
+    assert raised.value.code == 2
+    assert capsys.readouterr().err.startswith("BadInput: --out: expected a value after it")
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["experiment.py"])
+
     def experiment(arguments):
         raise KeyError("a slip in the code")
 
@@ -280,7 +273,7 @@ def script(name: str, *arguments: str, home: Path) -> subprocess.CompletedProces
 
 
 def test_from_a_shell_bad_input_is_one_line_and_2_before_anything_starts(tmp_path):
-    done = script("sweep.py", "encoder=x.safetensors", "protocl.lr=1", home=tmp_path)
+    done = script("sweep.py", "--encoder", "x.safetensors", "--protocl.lr=1", home=tmp_path)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("BadInput: protocl.lr: there is no setting 'protocl' here; did you mean 'protocol'")

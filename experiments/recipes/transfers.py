@@ -1,17 +1,11 @@
 """How encoders are scored: the two papers' protocols, and defaults that suit most sets.
 
-    python experiments/finetune.py kawai_finetune encoder=runs/ID benchmark.path=DIR
-    python experiments/sweep.py mormont_finetune encoder=runs/ID,random benchmark.path=DIR
+    python experiments/finetune.py DIR kawai_finetune --encoder runs/ID
+    python experiments/sweep.py DIR mormont_finetune --encoder runs/ID,random
 
 One decision: a protocol is a complete config without an encoder and a benchmark; `key=value` changes it like any other.
 """
 
-import difflib
-
-import launch
-
-from raypath.config import override
-from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, KnnSettings, ProbeSettings, SvmSettings
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
@@ -46,6 +40,11 @@ def finetune_wide() -> TransferConfig:
     """All weights, 50 epochs; as a sweep: rate, decay, layer-wise decay, drop-out, augmentation and batch, 40 trials."""
     sweep = SweepSettings(num_trials=40, space=WIDE_SPACE, grace_looks=8)
     return TransferConfig(name="finetune_wide", protocol=FinetuneSettings(epochs=50), sweep=sweep)
+
+
+def segment() -> TransferConfig:
+    """FCN head on the last map, 1,000 updates on crops of 256 px, the best look at val; as a sweep: rate and decay, 8 trials."""
+    return TransferConfig(name="segment", protocol=SegmentSettings())
 
 
 def kawai_finetune() -> TransferConfig:
@@ -115,17 +114,9 @@ TRANSFERS = {
     "probe": probe,
     "finetune": finetune,
     "finetune_wide": finetune_wide,
+    "segment": segment,
     "kawai_finetune": kawai_finetune,
     "kawai_segment": kawai_segment,
     "mormont_svm": mormont_svm,
     "mormont_finetune": mormont_finetune,
 }
-
-
-def transfer_config(arguments: list[str], *, default: str) -> TransferConfig:
-    """The protocol named in front (else `default`), with the settings after it; raises BadInput for a name that is none."""
-    name, assignments = launch.split_arguments(arguments, default)
-    if name not in TRANSFERS:
-        near = ", ".join(difflib.get_close_matches(name, TRANSFERS, n=3, cutoff=0.3)) or ", ".join(TRANSFERS)
-        raise BadInput(f"{name}: there is no such protocol; did you mean {near}? --list prints them all")
-    return override(TRANSFERS[name](), assignments)

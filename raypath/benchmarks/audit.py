@@ -7,6 +7,7 @@ costs: every byte is read once, for the hash that finds exact copies.
 """
 
 import csv
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from PIL import Image
 from rich.table import Table
 
@@ -65,8 +67,16 @@ def sets_in(folder: Path) -> tuple[list[Path], list[Path]]:
 
 def audit(place: Path) -> list[Audit]:
     """What the set at `place` is: one Audit for every kind that recognises it, else one for class folders or a manifest."""
-    kinds = [kind for kind in PUBLISHED if kind.recognise(place)] or [_own_kind(place)]
-    return [_audited(place, kind) for kind in kinds]
+    return [_audited(place, kind) for kind in kinds_of(place)]
+
+
+def kinds_of(place: Path) -> list[type]:
+    """The settings of each published set that is recognised in a folder; else those of a person's own, of images or of masks.
+
+    `place`: a folder, or a manifest, which is always a person's own. Nothing is loaded.
+    """
+    published = [kind for kind in PUBLISHED if kind.recognise(place)] if place.is_dir() else []
+    return published or [_own_kind(place)]
 
 
 def report(found: Audit) -> Iterator[str | Table]:
@@ -86,22 +96,34 @@ def report(found: Audit) -> Iterator[str | Table]:
         yield from (f"  - {note}" for note in found.benchmark.split_note.split("; "))
     yield f"  {_verdict(found)}"
     if not found.fault:
-        kind = f"benchmark.kind={found.kind} " if found.kind != ImagesSettings.kind else ""
-        yield f"  to use it: {kind}benchmark.path={found.place}"
+        kind = f"benchmark.kind={found.kind}"
+        which, note = (f" {kind}", "") if len(kinds_of(found.place)) > 1 else ("", f"  ({kind})")
+        yield f"  to use it: python experiments/finetune.py {shlex.quote(str(found.place))}{which} --encoder runs/ID{note}"
 
 
 def _own_kind(place: Path) -> type:
     """Images with masks where there are such pairs, or a manifest that names masks and no label; else images with labels."""
-    manifest = place / MANIFEST_NAMES[0]
-    if not manifest.is_file():
+    candidates = [place] if place.is_file() else [place / name for name in MANIFEST_NAMES]
+    manifest = next((path for path in candidates if path.is_file()), None)
+    if manifest is None:
         has_pairs = any(
             (place / part / "images").is_dir() and (place / part / "masks").is_dir() for part in ("", *SPLITS)
         )
         return MasksSettings if has_pairs else ImagesSettings
-    with manifest.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        columns = [column.strip().lower() for column in next(csv.reader(file), [])]
+    columns = [column.strip().lower() for column in _columns(manifest)]
     has_masks = any(column.startswith("mask") for column in columns)
     return MasksSettings if has_masks and "label" not in columns else ImagesSettings
+
+
+def _columns(manifest: Path) -> list[str]:
+    """The names in a manifest's first line; none where it cannot be read, which is for the load to say."""
+    try:
+        if manifest.suffix == ".parquet":
+            return pq.read_schema(manifest).names
+        with manifest.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+            return next(csv.reader(file), [])
+    except (pa.ArrowInvalid, csv.Error):
+        return []
 
 
 def _is_set(folder: Path) -> bool:

@@ -120,7 +120,8 @@ def check_encoder(config: TransferConfig) -> None:
     if isinstance(config.protocol, SegmentSettings) and config.encoder in WITHOUT_WEIGHTS:
         raise BadInput(f"encoder={config.encoder} has no maps: set protocol.kind=pixel_colour and encoder=colour")
     if isinstance(config.protocol, FinetuneSettings) and config.encoder in WITHOUT_WEIGHTS:
-        raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: set protocol.kind=probe")
+        remedy = "set protocol.kind=probe (pixel_colour for a segmentation)"
+        raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: {remedy}")
 
 
 def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:

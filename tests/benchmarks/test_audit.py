@@ -54,7 +54,7 @@ def test_a_published_set_is_shown_with_its_counts(kather):
     assert "images 80 5,000 differs patients 10 10 tumor 10 625 differs" in said
     assert "- split made here (60/20/20, seed 0)" in said
     assert "sound, but not the published data: images, tumor" in said
-    assert f"benchmark.kind=kather2016 benchmark.path={kather}" in said
+    assert f"finetune.py {kather} --encoder runs/ID (benchmark.kind=kather2016)" in said
     (found,) = audit(kather)
     table = found.benchmark.table.to_pylist()
     splits = ["train", "val", "test"]
@@ -115,7 +115,8 @@ def test_class_folders_of_ones_own_are_a_set(tmp_path):
     assert "mine: class folders; none of the published sets is recognised (pcam, glas" in said
     assert "normal 6 2 2 10 tumor 6 2 2 10 all samples 12 4 4 20" in said
     assert "patients " not in said.replace("no patients", "")
-    assert said.endswith(f"sound; no counts are published to compare it with to use it: benchmark.path={folder}")
+    use = f"python experiments/finetune.py {folder} --encoder runs/ID (benchmark.kind=images)"
+    assert said.endswith(f"sound; no counts are published to compare it with to use it: {use}")
 
 
 @pytest.mark.parametrize("parts", [("",), ("train", "val", "test")])
@@ -126,7 +127,7 @@ def test_images_with_masks_are_a_set_of_their_kind(tmp_path, parts):
     assert code == 0
     assert f"files {10 * len(parts)} of 6 x 4 px" in said
     assert "task segmentation of 2 classes" in said
-    assert said.endswith(f"benchmark.kind=masks benchmark.path={tmp_path}")
+    assert said.endswith(f"finetune.py {tmp_path} --encoder runs/ID (benchmark.kind=masks)")
 
 
 def test_a_manifest_of_masks_without_labels_is_a_set_of_masks(tmp_path):
@@ -149,7 +150,7 @@ def test_a_folder_of_slides_with_spots_is_shown_by_its_tiles(tmp_path):
     assert code == 0, said
     assert "slides 3 - patients 3 - tiles 48 -" in said
     assert "one patient: groups are sections" in said
-    assert said.endswith(f"benchmark.kind=spots benchmark.path={tmp_path}")
+    assert said.endswith(f"finetune.py {tmp_path} --encoder runs/ID (benchmark.kind=spots)")
     test_spots.write_section(tmp_path, "C2", 0, points, mpp=1.5)
     code, said = call(tmp_path)
     assert code == 2
