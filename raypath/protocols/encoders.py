@@ -64,7 +64,7 @@ def _foreign(source: str) -> tuple[str, Path]:
     """(architecture, file) of weights that do not say their own; ("", file) of those that do."""
     kind, _, rest = source.partition(":")
     if kind == IMAGENET:
-        return rest, imagenet_file(rest)
+        return rest, imagenet_file(rest, asked=f"encoder={source}")
     architecture, at, file = source.partition("@")
     if at and not Path(source).exists():
         if not Path(file).is_file():

@@ -111,15 +111,18 @@ def start_file(config: PretrainConfig) -> Path:
     return path
 
 
-def imagenet_file(architecture: str) -> Path:
-    """The file of timm's weights in the folder RAYPATH_WEIGHTS; raises BadInput, with the remedy, if it is not there."""
+def imagenet_file(architecture: str, *, asked: str = "init=imagenet") -> Path:
+    """The file of timm's weights in the folder RAYPATH_WEIGHTS; raises BadInput, with the remedy, if it is not there.
+
+    `asked`: the setting that wants it, for the error.
+    """
     folder = os.environ.get("RAYPATH_WEIGHTS", "")
     found = sorted(p for p in Path(folder).glob(f"{architecture}*") if p.suffix in _SUFFIXES) if folder else []
     if not found:
         where = f"no file {architecture}* in RAYPATH_WEIGHTS={folder}" if folder else "RAYPATH_WEIGHTS is not set"
         raise BadInput(
-            f"init=imagenet: {where}; put timm's weights there (a file {architecture}.safetensors, from timm's model page), or give"
-            " a file with init=FILE"
+            f"{asked}: {where}; put timm's weights there (a file {architecture}.safetensors, from timm's model page), or name"
+            " a file of weights instead"
         )
     return found[0]
 

@@ -111,7 +111,9 @@ def test_weights_of_a_bare_architecture_are_taken_from_any_file_and_from_the_fol
     assert random.settings == other.settings
     with pytest.raises(BadInput, match=r"encoder=resnet10t@/nowhere/x\.pth: there is no file /nowhere/x\.pth"):
         open_encoder("resnet10t@/nowhere/x.pth", seed=0)
-    with pytest.raises(BadInput, match="no file resnet18\\*"):
+    with pytest.raises(
+        BadInput, match=r"encoder=imagenet:resnet18: no file resnet18\*.*or name a file of weights instead"
+    ):
         open_encoder("imagenet:resnet18", seed=0)
 
 
