@@ -24,19 +24,30 @@ class Features:
     names: tuple[str, ...]
     patients: tuple[str | None, ...]
     classes: tuple[str, ...]
+    undivided: tuple[str, ...] = ()
+    """What no cross-validation divides, one name per sample; empty: the patient, or the sample where there is none."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def groups(self) -> np.ndarray:
-        """What belongs together: the patient, or the sample where there is none; texts [N]."""
-        return np.array([patient or name for patient, name in zip(self.patients, self.names)])
+        """What belongs together; texts [N]."""
+        return np.array(
+            self.undivided or [patient or name for patient, name in zip(self.patients, self.names, strict=True)]
+        )
 
     def part(self, start: int, end: int) -> "Features":
         """The samples from number `start` to before `end`."""
         rows = slice(start, end)
-        return Features(self.values[rows], self.labels[rows], self.names[rows], self.patients[rows], self.classes)
+        return Features(
+            self.values[rows],
+            self.labels[rows],
+            self.names[rows],
+            self.patients[rows],
+            self.classes,
+            self.undivided[rows],
+        )
 
     def joined(self, other: "Features") -> "Features":
         """These samples and those of `other`."""
@@ -46,6 +57,7 @@ class Features:
             self.names + other.names,
             self.patients + other.patients,
             self.classes,
+            self.undivided + other.undivided,
         )
 
     def predictions(self, probability: np.ndarray) -> Predictions:

@@ -6,7 +6,7 @@ opened rows over and nothing else.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from raypath.benchmarks import Benchmark, Predictions
 from raypath.benchmarks.metrics.pixels import PixelPredictions
+from raypath.benchmarks.splits.folds import undivided_groups
 from raypath.config import canonical_json
 from raypath.data.images import read_pixels
 from raypath.hashing import file_sha256
@@ -27,6 +28,7 @@ from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.pixel_colour import PixelColourSettings, pixel_colour
 from raypath.protocols.scale import Feeding
 from raypath.protocols.segment import SegmentSettings
+from raypath.protocols.svm import SvmSettings
 from raypath.protocols.trained import TRAINED, read_samples, train_weights, training_samples
 from raypath.protocols.transfer import (
     TransferConfig,
@@ -77,7 +79,13 @@ def fit(
     if isinstance(config.protocol, PixelColourSettings):
         return _coloured(config, benchmark, fed)
     embedder = embedder_of(config, benchmark, fed, features_root, progress, encoder)
-    train, val = embedder.features_of_parts(benchmark, [train_rows(config, benchmark), benchmark.rows("val")])
+    parts = [train_rows(config, benchmark), benchmark.rows("val")]
+    train, val = embedder.features_of_parts(benchmark, parts)
+    if isinstance(config.protocol, SvmSettings):  # the others divide nothing, and copies are known by reading files
+        train, val = (
+            replace(features, undivided=tuple(undivided_groups(rows)))
+            for features, rows in zip((train, val), parts, strict=True)
+        )
     fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
 
     def predict(rows: pa.Table) -> Predictions:

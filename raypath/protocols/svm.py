@@ -1,9 +1,9 @@
 """The SVM of the second paper: frozen features, a linear machine, its penalty by cross-validation inside the training samples.
 
 One decision: it is the paper's protocol as it stands (arXiv 2005.02561): LIBLINEAR on the features as they are (not standardised),
-C of 1e-10 to 1 in decades by 5-fold cross-validation with patients undivided, then one fit on all training samples; val is scored,
-and for the test the whole of it is done again on train and val together. Its scores are no probabilities: they are squashed so that
-order and the winning class stay.
+C of 1e-10 to 1 in decades by 5-fold cross-validation with patients (else slides, else images with their copies and parts)
+undivided, then one fit on all training samples; val is scored, and for the test the whole of it is done again on train and val
+together. Its scores are no probabilities: they are squashed so that order and the winning class stay.
 
 Costs 11 x 5 fits: seconds for a thousand samples of 1,000 features.
 """

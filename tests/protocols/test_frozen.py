@@ -115,3 +115,29 @@ def test_the_file_alone_tells_classes_apart_that_were_saved_differently(tmp_path
     own = replace(config, encoder="file", protocol=ProbeSettings())
     fitted = fit(own, benchmark, features_root=None, device=CPU)
     assert score(fitted.val)["accuracy"] == 1
+
+
+def test_the_svm_chooses_c_with_copies_of_an_image_on_one_side(tmp_path, config, monkeypatch):
+    for seed, split in enumerate(("train", "val", "test")):
+        for label, shade in (("dark", 60), ("light", 180)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for number in range(12):
+                image = np.full((32, 32, 3), shade + number // 2 + 10 * seed, np.uint8)  # each written twice
+                Image.fromarray(image).save(tmp_path / split / label / f"{number:02}.png")
+    seen, own = [], frozen.fit_svm
+
+    def spied(train, *args, **kwargs):
+        seen.append(train)
+        return own(train, *args, **kwargs)
+
+    monkeypatch.setattr(frozen, "fit_svm", spied)
+    fit(
+        replace(config, encoder="colour", protocol=SvmSettings(num_folds=3)),
+        load_images(tmp_path, name="copies"),
+        features_root=None,
+        device=CPU,
+    )
+    chosen, refitted = seen
+    assert (len(set(chosen.groups)), len(set(refitted.groups))) == (12, 24)
+    assert list(chosen.names) == sorted(chosen.names)
+    assert (chosen.groups[::2] == chosen.groups[1::2]).all()
