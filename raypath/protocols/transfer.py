@@ -131,11 +131,21 @@ def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
     if isinstance(config.protocol, OF_PIXELS) != is_dense:
         fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
         raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
+    if isinstance(config.protocol, SvmSettings) and config.protocol.is_refitted and has_budget(config):
+        raise BadInput(
+            f"per_class_train={config.per_class_train}, fraction_train={config.fraction_train:g} with protocol.kind=svm: the"
+            " machine for the test would be fitted on all labels of val as well; set protocol.is_refitted=false"
+        )
     if is_dense and (config.extent_px or config.batch_norm != "keep"):
         raise BadInput(
             f"extent_px={config.extent_px}, batch_norm={config.batch_norm} with protocol.kind={kind}: images are taken whole, in"
             " crops of protocol.crop_px; leave these settings out"
         )
+
+
+def has_budget(config: TransferConfig) -> bool:
+    """Whether fewer labels are trained on than there are."""
+    return bool(config.per_class_train) or config.fraction_train < 1
 
 
 def train_rows(config: TransferConfig, benchmark: Benchmark) -> pa.Table:

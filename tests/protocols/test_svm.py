@@ -1,14 +1,19 @@
 """The second paper's SVM: C as a slow search finds it, patients undivided, order kept by the squashing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import LinearSVC
 
+from raypath.benchmarks import load_images
 from raypath.errors import BadInput
 from raypath.protocols import Features, SvmSettings, fit_svm
 from raypath.protocols.svm import squashed
+from raypath.protocols.transfer import TransferConfig, check_protocol
+from tests.protocols import small
 
 
 def features(num: int, *, seed: int, num_classes: int = 2, per_patient: int = 3, spread: float = 3.0) -> Features:
@@ -62,6 +67,16 @@ def test_it_tells_unseen_samples_apart_and_keeps_order_and_winner(num_classes):
 def test_a_class_without_training_samples_keeps_its_column():
     assert squashed(np.array([[1.0, 3.0]]), np.array([0, 2]), 3).tolist()[0][1] == 0
     assert squashed(np.array([-800.0, 800.0]), np.array([1, 2]), 3).argmax(1).tolist() == [1, 2]
+
+
+def test_an_svm_that_is_refitted_with_val_has_no_budget_of_labels(tmp_path):
+    benchmark = load_images(small.write_set(tmp_path), name="tiny")
+    for budget in ({"per_class_train": 4}, {"fraction_train": 0.5}):
+        config = TransferConfig(encoder="colour", protocol=SvmSettings(), **budget)
+        with pytest.raises(BadInput, match="all labels of val as well; set protocol.is_refitted=false"):
+            check_protocol(config, benchmark)
+        check_protocol(replace(config, protocol=SvmSettings(is_refitted=False)), benchmark)
+    check_protocol(TransferConfig(encoder="colour", protocol=SvmSettings()), benchmark)
 
 
 def test_too_few_patients_for_the_folds_are_refused():
