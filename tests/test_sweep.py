@@ -139,8 +139,8 @@ def test_the_status_of_a_child_says_how_its_trial_ended(swept):
         assert run.data.tags["raypath.stopped"] == f"early, after epoch {last} of 3"
     for run in by_status["FAILED"]:
         assert run.data.params["protocol.lr"] == str(DIVERGING)
-        assert "did the encoder or the head diverge?" in run.data.tags["raypath.error"]
-        assert run.data.tags["raypath.error"].startswith("BadInput: predictions: ")
+        assert run.data.tags["raypath.error"].startswith("Diverged: update ")
+        assert run.data.tags["raypath.error"].endswith("lower protocol.lr=1e+30")
         assert run.data.tags["raypath.traceback"].startswith("Traceback")
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from raypath.benchmarks import Predictions, score
 from raypath.data.plan import Plan, PlanSettings
 from raypath.data.views import Views, ViewSettings
+from raypath.errors import Diverged
 from raypath.models import LinearHead
 from raypath.objectives.gather import num_ranks
 from raypath.protocols.looks import Look, Report, report_nothing
@@ -148,7 +149,7 @@ def finetune(
     """Train all weights; of the looks at val keep the one with the best `metric` (least loss among equals), or the last.
 
     `report` is called after every look (an epoch, or `validate_every` updates); it may end the training by raising. On several
-    ranks all call this, and all get the same.
+    ranks all call this, and all get the same. Raises Diverged for a loss that is not finite.
     """
     torch.manual_seed(seed)
     classifier = Classifier(encoder, len(train.classes), settings.dropout).to(device)
@@ -158,7 +159,8 @@ def finetune(
     batches = _Batches(train, settings, seed)
     num_steps = settings.num_steps or settings.epochs * batches.steps_per_epoch
     per_look = settings.validate_every if settings.num_steps else batches.steps_per_epoch
-    best: Finetuned | None = None
+    kept: Finetuned | None = None
+    best_rank: tuple[float, float] | None = None
     history = []
     for look in range(settings.num_looks):
         steps = range(look * per_look, min((look + 1) * per_look, num_steps))
@@ -166,17 +168,16 @@ def finetune(
         predictions = _look(classifier, val, device)
         metrics = {"train_loss": loss, "val_loss": _log_loss(predictions), f"val_{metric}": score(predictions)[metric]}
         history.append(metrics)
-        is_best = best is None or (metrics[f"val_{metric}"], -metrics["val_loss"]) > (
-            score(best.val)[metric],
-            -best.val_loss,
-        )
+        rank = (metrics[f"val_{metric}"], -metrics["val_loss"])
+        is_best = best_rank is None or rank > best_rank
+        best_rank = rank if is_best else best_rank
         if is_best or settings.keep == "last":
             weights = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-            best = Finetuned(classifier, look + 1, predictions, metrics["val_loss"])
+            kept = Finetuned(classifier, look + 1, predictions, metrics["val_loss"])
         report(Look(look + 1, metrics, classifier, predictions, is_best))
     classifier.load_state_dict(weights)
-    best.history = history
-    return best
+    kept.history = history
+    return kept
 
 
 class _Batches:
@@ -226,12 +227,15 @@ def _update(model, optimizer, batches: _Batches, step: int, num_steps: int, sett
     model.train()
     own = nn.functional.cross_entropy(model(images.to(device)), labels.to(device), reduction="sum")
     loss = own * num_ranks() / batches.batch
+    of_all = mean_over_ranks({"loss": loss.item()}, device)["loss"]
+    if not math.isfinite(of_all):
+        raise Diverged(f"update {step + 1}: the loss is {of_all}: lower protocol.lr={settings.lr:g}")
     loss.backward()
     if settings.clip_norm:
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return mean_over_ranks({"loss": loss.item()}, device)["loss"]
+    return of_all
 
 
 def _look(classifier: Classifier, val: Samples, device: torch.device) -> Predictions:

@@ -139,7 +139,8 @@ def segment(
     crops = Crops(train.masked, settings.crop_px, seed=seed, colours=_colours(settings), has_turns=settings.has_turns)
     optimizer = _optimizer(model, settings)
     seed_drop_out(seed)
-    best: Segmented | None = None
+    kept: Segmented | None = None
+    best_rank: tuple[float, float] | None = None
     history = []
     for number in range(settings.num_looks):
         steps = range(number * settings.validate_every, min((number + 1) * settings.validate_every, settings.num_steps))
@@ -148,14 +149,15 @@ def segment(
         value = score_pixels(predictions)[metric]
         metrics = {"train_loss": float(np.mean(losses)), "val_loss": loss, f"val_{metric}": value}
         history.append(metrics)
-        is_best = best is None or (value, -loss) > (score_pixels(best.val)[metric], -best.val_loss)
+        is_best = best_rank is None or (value, -loss) > best_rank
+        best_rank = (value, -loss) if is_best else best_rank
         if is_best or settings.keep == "last":
             weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            best = Segmented(model, settings, number + 1, predictions, loss)
+            kept = Segmented(model, settings, number + 1, predictions, loss)
         report(Look(number + 1, metrics, model, predictions, is_best))
     model.load_state_dict(weights)
-    best.history = history
-    return best
+    kept.history = history
+    return kept
 
 
 def predicted_masks(

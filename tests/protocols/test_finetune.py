@@ -6,7 +6,7 @@ import torch
 
 from raypath.benchmarks import score
 from raypath.config import override
-from raypath.errors import BadInput
+from raypath.errors import BadInput, Diverged
 from raypath.models import build_encoder
 from raypath.protocols import FinetuneSettings, finetune
 from raypath.protocols.finetune import Classifier, _Batches, _optimizer, probability_of
@@ -121,7 +121,7 @@ def test_numbers_that_cannot_train_are_refused_by_the_config(assignment):
 
 
 def test_a_diverged_training_is_an_error_and_not_a_score():
-    with pytest.raises(BadInput, match="diverge"):
+    with pytest.raises(Diverged, match=r"update 2: the loss is (nan|inf): lower protocol.lr=1e\+30"):
         tune(FinetuneSettings(epochs=1, batch=8, lr=1e30))
 
 
@@ -129,10 +129,8 @@ def test_updates_are_counted_instead_of_epochs_and_the_last_weights_may_be_kept(
     looks = []
     settings = FinetuneSettings(num_steps=7, validate_every=3, batch=8, lr=3e-2, keep="last")
     val = small.samples(6, seed=1, cue=0)
-    fitted = tune(
-        settings, train=small.samples(20, seed=0, cue=0), val=val, report=lambda look: looks.append(look.number)
-    )
-    assert looks == [1, 2, 3]
+    fitted = tune(settings, train=small.samples(20, seed=0, cue=0), val=val, report=lambda look: looks.append(look))
+    assert [look.number for look in looks] == [1, 2, 3]
     assert settings.num_looks == 3
     assert fitted.look == 3
     assert fitted.val_loss == fitted.history[-1]["val_loss"]
@@ -140,6 +138,17 @@ def test_updates_are_counted_instead_of_epochs_and_the_last_weights_may_be_kept(
     assert best.history == fitted.history
     ranks = [(m["val_balanced_accuracy"], -m["val_loss"]) for m in best.history]
     assert best.look == ranks.index(max(ranks)) + 1
+
+
+def test_a_look_is_the_best_so_far_whichever_weights_are_kept():
+    looks = []
+    settings = FinetuneSettings(num_steps=12, validate_every=1, batch=8, lr=3e-2, keep="last")
+    train, val = small.samples(20, seed=0, cue=0), small.samples(6, seed=1, cue=0)
+    fitted = tune(settings, train=train, val=val, report=looks.append)
+    ranks = [(m["val_balanced_accuracy"], -m["val_loss"]) for m in fitted.history]
+    is_best = [rank > max(ranks[:number], default=(-1.0, 0.0)) for number, rank in enumerate(ranks)]
+    assert [look.is_best for look in looks] == is_best
+    assert is_best != [number == 0 or rank > ranks[number - 1] for number, rank in enumerate(ranks)]
 
 
 def test_layers_learn_at_rates_that_decay_and_the_optimiser_is_chosen():
