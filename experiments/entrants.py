@@ -14,7 +14,7 @@ from scoring import transfer_tags
 from raypath.benchmarks import Benchmark
 from raypath.errors import BadInput
 from raypath.protocols import FinetuneSettings, ProbeSettings, SegmentSettings, open_encoder
-from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, encoder_id, input_px
+from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, encoder_id, input_px, weights_id
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol
 
@@ -90,7 +90,7 @@ def check_entrants(entrants: list[Entrant]) -> None:
     """Raise BadInput for a protocol that is none for an encoder, and for the same weights twice."""
     for entrant in entrants:
         check_protocol(entrant.config, entrant.benchmark)
-    ids = [entrant.identity for entrant in entrants]
-    twice = next((own.config.encoder for own in entrants if ids.count(own.identity) > 1), None)
+    weights = [weights_id(entrant.config.encoder, seed=entrant.config.seed) for entrant in entrants]
+    twice = next((own.config.encoder for own, one in zip(entrants, weights) if weights.count(one) > 1), None)
     if twice:
         raise BadInput(f"encoder={twice}: the same weights are given twice; a test is opened once for each encoder")

@@ -48,7 +48,7 @@ from raypath.errors import BadInput
 from raypath.protocols import Fitted, fit
 from raypath.protocols.encoders import encoder_id, short_name
 from raypath.protocols.looks import Look
-from raypath.protocols.transfer import TransferConfig, check_encoder, check_protocol, evaluated
+from raypath.protocols.transfer import TransferConfig, check_encoder, check_protocol, evaluated, feeding
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.figures import segmentation_figure
 from raypath.study.statistics import score_interval
@@ -85,6 +85,7 @@ def run_transfer(config: TransferConfig, *, opens_test: bool, reopen: bool = Fal
     check_protocol(config, benchmark)
     refuse_monitored(config.encoder, benchmark)
     config = decided(config, benchmark, opens_test=opens_test)
+    say(f"fed with {feeding(config, benchmark)}")
     if opens_test:
         looked = look_for_copies(config, benchmark)
         benchmark, tags = looked.benchmark, looked.tags
@@ -207,8 +208,6 @@ def fit_with_progress(
         progress=launch.counter("samples embedded"),
     )
     tracker.set_tags(run_id, fitted.feeding.tags)
-    if not fold:
-        say(f"fed with {fitted.feeding}")
     if fold is None:
         say(fitted.how)
     return fitted

@@ -67,6 +67,7 @@ def compare(
         refuse_monitored(source, benchmark)
     entrants = entrants_of(config, sources, labels or [short_name(source) for source in sources], benchmark, study)
     check_entrants(entrants)
+    check_fed(entrants)
     looked = look_for_copies(config, benchmark)
     entrants = [replace(own, benchmark=looked.benchmark, found=looked.tags) for own in entrants]
     folds = outer_folds(config, looked.benchmark, looked.together) if config.evaluation == "nested" else []
@@ -113,6 +114,15 @@ def decided(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
     if config.evaluation == "auto" and evaluated(config, benchmark).evaluation == "nested":
         say(f"{benchmark.name}: small, and scored on its given split alone; {remedy}")
     return evaluated(replace(config, evaluation="given"), benchmark)
+
+
+def check_fed(entrants: list[Entrant]) -> None:
+    """Raise BadInput, naming the encoder, for one that cannot be fed as all are to be: before hours are spent on the others."""
+    for own in entrants:
+        try:
+            feeding(own.config, own.benchmark)
+        except BadInput as error:
+            raise BadInput(f"{own.label}: {error}") from None
 
 
 class SharedSamples:

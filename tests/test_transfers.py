@@ -148,14 +148,27 @@ def test_what_fails_leaves_no_run_open(ray_instance, home, benchmark, config, tm
 def test_the_same_weights_twice_are_refused(home, benchmark, config, tmp_path):
     copy = tmp_path / "tiny.safetensors"
     copy.write_bytes((home / "encoders" / "tiny.safetensors").read_bytes())
+    renamed = copy.with_name("other.safetensors")
+    renamed.write_bytes(copy.read_bytes())
     run = RunFolder.create(tmp_path, "sweep", config)
     for sources in (
         [config.encoder, config.encoder],
         [config.encoder, str(copy)],
+        [config.encoder, str(renamed)],
         [config.encoder, "colour", "colour"],
     ):
         with pytest.raises(BadInput, match="the same weights are given twice"):
             compare(config, sources, benchmark, run, None, ledger=tmp_path)
+
+
+def test_an_encoder_that_cannot_be_fed_is_refused_before_another_is_trained(config, benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfers, "sweep", lambda *a, **k: pytest.fail("trained beside an encoder that cannot be fed"))
+    knows = small.write_encoder(tmp_path / "knows.safetensors", mpp=0.5)
+    config = replace(config, scale="match_mpp", encoder=f"{knows},{config.encoder}")
+    run = RunFolder.create(tmp_path, "sweep", config)
+    sources = config.encoder.split(",")
+    with pytest.raises(BadInput, match=r"^tiny\.safetensors: scale=match_mpp: um per px of the encoder is not known"):
+        compare(config, sources, replace(benchmark, mpp=0.5), run, None, ledger=tmp_path)
 
 
 def test_encoders_with_the_same_name_have_folders_of_their_own(config, benchmark, tmp_path):
@@ -202,5 +215,8 @@ def test_a_frozen_transfer_says_how_it_was_fed_and_what_it_found(
     tracker = open_tracking(f"sqlite:///{tmp_path / 'mlflow.db'}", "raypath")
     (run,) = tracker.client.search_runs([tracker.experiment_id])
     assert run.data.tags["raypath.um_per_px"] == "0.1667"
+    with pytest.raises(BadInput, match="um per px of the encoder is not known"):
+        finetune_script.main([*arguments, "scale=match_mpp"])
+    assert len(tracker.client.search_runs([tracker.experiment_id])) == 1  # nothing was started
     with pytest.raises(BadInput, match="encoder=file has nothing to fine-tune: set protocol.kind=probe"):
         finetune_script.main(["encoder=file", *arguments[1:2]])

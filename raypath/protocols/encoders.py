@@ -102,7 +102,7 @@ def monitors_of(source: str) -> list[dict[str, Any]]:
     """The labelled sets watched while the encoder was pretrained, or those it started from: as its run declares them, or as they
     were written beside its export.
     """
-    if source in WITHOUT_WEIGHTS or source.partition(":")[0] in (*_RANDOM, IMAGENET):
+    if _is_made_here(source) or source.partition(":")[0] == IMAGENET:
         return []
     path = Path(source.partition("@")[2] or source).absolute()
     beside = (path if path.is_dir() else path.parent) / MONITORS
@@ -115,13 +115,24 @@ def monitors_of(source: str) -> list[dict[str, Any]]:
 
 def encoder_id(source: str, *, seed: int) -> str:
     """What a result is kept under: the name with the hash of the weights (or the seed of random ones)."""
+    weights = weights_id(source, seed=seed)
+    return weights if _is_made_here(source) else f"{short_name(source)} {weights}"
+
+
+def weights_id(source: str, *, seed: int) -> str:
+    """The same for the same file of weights, whatever it is called and wherever it lies."""
     if source in WITHOUT_WEIGHTS:
         return source
     kind, _, like = source.partition(":")
     if kind in _RANDOM:
         settings = _settings_of(like)
         return f"{kind} {settings.architecture} {config_hash(settings)[:12]} seed {seed}"
-    return f"{short_name(source)} {file_sha256(encoder_file(source))[:12]}"
+    return file_sha256(encoder_file(source))[:12]
+
+
+def _is_made_here(source: str) -> bool:
+    """Whether there is no file of weights."""
+    return source in WITHOUT_WEIGHTS or source.partition(":")[0] in _RANDOM
 
 
 def _settings_of(like: str) -> EncoderSettings:

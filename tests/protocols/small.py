@@ -3,6 +3,7 @@
 Images are noise of 32 px around a reddish or a bluish gray: a cue that flips and crops leave alone, and that two epochs find.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ CLASSES = ("blue", "red")
 TINY = EncoderSettings(architecture="resnet10t", options={"channels": [8, 8, 16, 16]}, input_px=EXTENT_PX)
 
 
-def write_encoder(path: Path, *, seed: int = 0) -> Path:
-    """A randomly initialised encoder of 17,000 weights."""
-    save_encoder(build_encoder(TINY, seed=seed), path)
+def write_encoder(path: Path, *, seed: int = 0, mpp: float | None = None) -> Path:
+    """A randomly initialised encoder of 17,000 weights; `mpp`: um per px that its card says."""
+    save_encoder(build_encoder(replace(TINY, mpp=mpp), seed=seed), path)
     return path
 
 
