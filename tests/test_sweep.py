@@ -48,9 +48,8 @@ def logged_sweep(config: TransferConfig, home: Path, *, resume: bool = False):
     known = parent_file.read_text() if parent_file.exists() else None
     parent = tracker.start_run("an encoder", resume=known)
     parent_file.write_text(parent)
-    log = TrialLog(
-        config, uri=tracker.uri, experiment="sweep", parent=parent, folder=home, tags={"encoder": "e", "seed": 0}
-    )
+    tags = {"encoder": "e", "seed": 0}
+    log = TrialLog(config, uri=tracker.uri, experiment="sweep", parent=parent, folder=home, tags=tags, show=print)
     try:
         winner = sweep(config, *data(), metric=METRIC, folder=home, callbacks=[log], resume=resume)
     finally:
@@ -164,7 +163,9 @@ def grid(encoder: Path) -> TransferConfig:
 
 
 @pytest.mark.ray
-def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_nothing(ray_instance, encoder, tmp_path):
+def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_nothing(
+    ray_instance, encoder, tmp_path, capsys
+):
     folder = tempfile.mkdtemp(prefix="rp-", dir="/tmp")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TUNE_GLOBAL_CHECKPOINT_S": "0"}
     command = [sys.executable, "-c", _DRIVER, str(encoder), str(tmp_path), folder]
@@ -183,6 +184,9 @@ def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_not
 
     winner, tracker, after = logged_sweep(grid(encoder), tmp_path, resume=True)
 
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  trial ")]
+    assert 1 <= len(told) <= 3
+    assert told[-1].startswith("  trial 4: lr=")
     for trial in finished:  # not run again
         assert after[trial].info.end_time == ended[trial]
         assert steps_of(tracker, after[trial]) == [1, 2]

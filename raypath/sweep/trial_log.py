@@ -39,7 +39,10 @@ _HIDDEN = (
 
 
 class TrialLog(tune.Callback):
-    """Starts, fills and ends the child runs of one sweep; survives pickling, as Tune's state on disk asks."""
+    """Starts, fills and ends the child runs of one sweep; survives pickling, as Tune's state on disk asks.
+
+    `show` is told a line for each trial that ended, in a restored sweep as well: a function of a module, found again by its name.
+    """
 
     def __init__(
         self,
@@ -58,7 +61,15 @@ class TrialLog(tune.Callback):
         self._tracker: Tracker | None = None
 
     def __getstate__(self) -> dict:
-        return vars(self) | {"_tracker": None, "show": _show_nothing}
+        return vars(self) | {"_tracker": None}
+
+    def get_state(self) -> dict:
+        """What a restored sweep goes on from: how many trials were told of."""
+        return {"num_ended": self.num_ended}
+
+    def set_state(self, state: dict) -> None:
+        """Go on counting."""
+        self.num_ended = state["num_ended"]
 
     @property
     def tracker(self) -> Tracker:
@@ -116,10 +127,12 @@ class TrialLog(tune.Callback):
 
     def on_trial_error(self, iteration, trials, trial, **info) -> None:
         """Close the run of a trial whose workers were lost too often, with the reason."""
+        reason = Path(trial.error_file).read_text().strip().splitlines()[-1] if trial.error_file else "unknown"
+        self.num_ended += 1
+        self.show(f"  trial {self.num_ended}: {trial_name(trial.config)}  lost: {reason}")
         run_id = self._runs().get(trial.trial_id)
         if run_id is None:
             return
-        reason = Path(trial.error_file).read_text().strip().splitlines()[-1] if trial.error_file else "unknown"
         self.tracker.set_tags(run_id, {"raypath.error": reason[:500]})
         self.tracker.end_run(run_id, "FAILED")
 
@@ -153,7 +166,7 @@ def _outcome(result: dict[str, Any], protocol: FinetuneSettings | SegmentSetting
 
 
 def _show_nothing(line: str) -> None:
-    """A restored log has nobody to show things to."""
+    """For a log with nobody to show things to."""
 
 
 def trial_name(params: dict[str, Any]) -> str:
