@@ -23,6 +23,7 @@ from scoring import LEDGER, open_and_score, scores_of
 from raypath.benchmarks import Benchmark, Predictions, check_unopened
 from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.benchmarks.splits.folds import nested, pool
+from raypath.errors import BadInput
 from raypath.protocols import Fitted
 from raypath.protocols.encoders import encoder_id
 from raypath.protocols.transfer import TransferConfig
@@ -46,9 +47,20 @@ class FoldScores:
 
 
 def outer_folds(config: TransferConfig, benchmark: Benchmark, together: Sequence[tuple[str, str]]) -> list[Benchmark]:
-    """The folds of the config's evaluation, repeat after repeat; no fold divides the pairs of samples in `together`."""
+    """The folds of the config's evaluation, repeat after repeat; no fold divides the pairs of samples in `together`.
+
+    Raises BadInput where a class has too few patients for them, or too few that are no near-duplicates.
+    """
     how = {"num_folds": config.num_folds, "num_repeats": config.num_repeats, "seed": config.seed}
-    return list(nested(benchmark, **how, together=together))
+    try:
+        return list(nested(benchmark, **how, together=together))
+    except BadInput as error:
+        if not together:
+            raise
+        raise BadInput(
+            f"{error}. It may be the {len(together)} pairs of near-duplicates, each kept in one fold: if their sheet shows pictures"
+            " that are none, set 'benchmark.split.waive=[\"near_duplicate\"]'"
+        ) from None
 
 
 def write_folds(folds: Sequence[Benchmark], run: RunFolder) -> None:
@@ -146,5 +158,6 @@ def _told(ways: Sequence[str]) -> str:
     """How the folds were fitted, the common ways first."""
     common = Counter(ways).most_common()
     told = [f"{way} ({num} folds)" if num > 1 else way for way, num in common[:MAX_WAYS]]
-    more = f"; {len(common) - MAX_WAYS} other ways" if len(common) > MAX_WAYS else ""
+    num_more = len(common) - MAX_WAYS
+    more = f"; {num_more} other way{'s' if num_more > 1 else ''}" if num_more > 0 else ""
     return f"{len(ways)} outer folds: {'; '.join(told)}{more}"

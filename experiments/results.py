@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from launch import console, say
+from rich.console import Console
 from rich.table import Table
 from scoring import text_of
 
@@ -57,7 +58,9 @@ def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
 
 def show_table(results: list[Scored], benchmark: Benchmark) -> None:
     """The table, and under it how each score was reached."""
-    console.print(table_of(results, benchmark), width=console.width if console.is_terminal else _WIDTH)
+    # a width that is handed to print() counts only where it is less than the console's
+    wide = console if console.is_terminal else Console(width=_WIDTH, highlight=False)
+    wide.print(table_of(results, benchmark))
     for result in results:
         say(f"  {result.encoder}: {result.how}")
 

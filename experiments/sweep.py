@@ -17,6 +17,7 @@ Frozen protocols (probe, knn, svm) have no trials; a small set is scored by nest
 num_repeats), every sample tested once in each repeat. Fine-tuning is scored on the given split.
 """
 
+import signal
 from dataclasses import replace
 
 import launch
@@ -29,8 +30,9 @@ from scoring import status_of
 from transfer_words import DEFAULT, SEGMENTATION_DEFAULT, asked_for
 from transfers import compare
 
+from raypath.benchmarks import Benchmark
 from raypath.config import config_hash, to_dict
-from raypath.errors import BadInput
+from raypath.errors import BadInput, Preempted
 from raypath.protocols.encoders import encoder_id
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import RunFolder, runs_root
@@ -60,10 +62,15 @@ def main(arguments: list[str]) -> None:
     for source in config.encoder.split(","):
         encoder_id(source, seed=config.seed)  # is there such an encoder? before anything is made
     benchmark = config.benchmark.load(config.seed)
-    config = config if resume else asked.suited(config, benchmark)
+    if resume:
+        check_same_data(run, benchmark)
+    else:
+        config = asked.suited(config, benchmark)
     launch.start_ray()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray has put a handler of its own there
     if not resume:
         run = RunFolder.create(runs_root(), f"sweep-{benchmark.name}", config)
+        run.write("run.json", {"data_hash": benchmark.data_hash})
     tracker = launch.start_tracking()
     known = run.read("run.json")
     tags = {
@@ -74,7 +81,7 @@ def main(arguments: list[str]) -> None:
         "data_hash": benchmark.data_hash,
     }
     parent = tracker.start_run(run.id, tags=tags, params=to_dict(config), resume=known.get("mlflow_run_id"))
-    run.write("run.json", {"mlflow_run_id": parent, "mlflow_uri": tracker.place})
+    run.write("run.json", known | {"mlflow_run_id": parent, "mlflow_uri": tracker.place})
     status = "FAILED"
     try:
         results = compare(
@@ -89,6 +96,11 @@ def main(arguments: list[str]) -> None:
             resume=bool(resume),
         )
         status = "FINISHED"
+    except (KeyboardInterrupt, Preempted):
+        status = "KILLED"
+        raise Preempted(
+            f"interrupted; what is finished is kept: go on with python experiments/sweep.py --resume {run.path}"
+        ) from None
     except BaseException as error:
         status = status_of(error)
         raise
@@ -96,6 +108,19 @@ def main(arguments: list[str]) -> None:
         tracker.end_run(parent, status)
     show_table(results, benchmark)
     say(f"run {run.path}\nlook at it: make ui  (MLflow: {tracker.place})")
+
+
+def check_same_data(run: RunFolder, benchmark: Benchmark) -> None:
+    """Raise BadInput for a run that is no comparison, and for one whose data or split are no longer what they were."""
+    begun_on = run.read("run.json").get("data_hash")
+    if begun_on is None:
+        raise BadInput(f"resume={run.path}: no comparison that experiments/sweep.py has begun; start a new one")
+    if begun_on != benchmark.data_hash:
+        raise BadInput(
+            f"resume={run.path}: {benchmark.name} is not what it was when this was begun (data hash {begun_on[:12]}, now"
+            f" {benchmark.data_hash[:12]}), and encoders would be compared on two sets: bring back the images, labels and split of"
+            " then, or start a new one"
+        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 import finetune as finetune_script
+import sweep as sweep_script
 import transfers
 from copies import look_for_copies
-from results import table_of
+from nested import outer_folds
+from results import Scored, show_table, table_of
 from scoring import LEDGER, patient_scores_of
 from transfers import compare, decided
 
@@ -26,7 +29,7 @@ from raypath.benchmarks.published.breakhis import BreaKHisSettings
 from raypath.benchmarks.splits.folds import nested
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.data.images import read_pixels
-from raypath.errors import BadInput
+from raypath.errors import BadInput, Preempted
 from raypath.protocols import FinetuneSettings, KnnSettings, ProbeSettings, SvmSettings, fit, frozen
 from raypath.protocols.features import features_of
 from raypath.protocols.transfer import SweepSettings, TransferConfig, evaluated
@@ -281,6 +284,68 @@ def test_frozen_encoders_are_compared_fold_by_fold_and_go_on_where_they_stopped(
     another = RunFolder.create(tmp_path / "runs", "sweep", config)
     with pytest.raises(BadInput, match="already opened for encoder"):
         compare(config, sources, benchmark, another, tracker, ledger=tmp_path)
+
+
+def test_a_comparison_that_is_interrupted_says_how_it_goes_on_and_does_so_on_the_same_data_alone(
+    tracker, tmp_path, monkeypatch, capsys
+):
+    folder, encoder = write_patients(tmp_path / "own"), small.write_encoder(tmp_path / "tiny.safetensors")
+    settings = [
+        f"benchmark.path={folder}",
+        f"encoder={encoder},colour",
+        "protocol.kind=knn",
+        "num_folds=3",
+        "num_repeats=1",
+    ]
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(transfers, "fit", failing)
+    with pytest.raises(Preempted) as interrupted:
+        sweep_script.main(settings)
+    (run,) = (tmp_path / "runs").glob("sweep-*")
+    assert str(interrupted.value).endswith(f"go on with python experiments/sweep.py --resume {run}")
+    assert tracker.ended[-1] == (run.name, "KILLED")
+
+    manifest = folder / "manifest.csv"
+    before = manifest.read_text()
+    manifest.write_text(before.replace("p00,train", "p00,val"))
+    with pytest.raises(BadInput, match="own is not what it was when this was begun"):
+        sweep_script.main([f"resume={run}"])
+    manifest.write_text(before)
+    sweep_script.main([f"resume={run}"])
+    assert len(calls) == 5 + 2
+    assert f"run {run}" in capsys.readouterr().out
+
+    finetune_script.main([*settings[:1], "encoder=colour", *settings[2:]])
+    (single,) = (tmp_path / "runs").glob("knn-*")
+    with pytest.raises(BadInput, match="no comparison that experiments/sweep.py has begun"):
+        sweep_script.main([f"resume={single}"])
+
+
+def test_a_table_in_a_log_has_room_for_the_names_of_encoders(config, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    said = Predictions(("a", "b", "c", "d"), (None,) * 4, np.arange(4) % 2, np.eye(2)[np.arange(4) % 2], small.CLASSES)
+    name = "imagenet:tf_efficientnet_lite0 with a name"
+    interval = score_interval(said, "accuracy")
+    show_table([Scored(name, None, said, interval, "somehow", "run", 1.0)] * 2, config.benchmark.load(0))
+    table = capsys.readouterr().out.partition("somehow")[0]
+    assert sum(name in line for line in table.splitlines()) >= 2
+
+
+def test_folds_that_near_duplicates_make_impossible_say_so(config):
+    benchmark = config.benchmark.load(0)
+    samples = benchmark.table["sample"].to_pylist()
+    config = evaluated(config, benchmark)
+    chain = list(pairwise(samples[:20]))  # of a whole class
+    with pytest.raises(BadInput, match="It may be the 19 pairs of near-duplicates.*benchmark.split.waive"):
+        outer_folds(config, benchmark, chain)
+    assert len(outer_folds(config, benchmark, chain[:2])) == 15
 
 
 def test_a_sweep_stays_on_the_given_split_and_says_so(config, capsys):
