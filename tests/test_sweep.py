@@ -203,6 +203,10 @@ def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_not
     assert (winner.num_trials, winner.num_failed) == (4, 0)
 
 
+def test_a_finished_trial_is_on_disk_within_a_second():
+    assert float(os.environ["TUNE_GLOBAL_CHECKPOINT_S"]) <= 1  # read by Tune when a sweep starts
+
+
 def statuses_in(state: Path) -> list[str]:
     """How Tune says each trial stands; nothing while it is writing."""
     try:
