@@ -16,6 +16,7 @@ from torch import nn
 from raypath.benchmarks import Benchmark, Predictions
 from raypath.config import canonical_json
 from raypath.data.embedding import embed_rows
+from raypath.errors import BadInput
 from raypath.models import FileEncoder, file_numbers
 from raypath.protocols.feature_cache import FeatureCache
 from raypath.protocols.features import Features
@@ -46,7 +47,7 @@ class Embedder:
         return [whole.part(end - len(part), end) for part, end in zip(parts, ends.tolist())]
 
     def features(self, benchmark: Benchmark, rows: pa.Table) -> Features:
-        """The features of rows of `benchmark`, from the cache where they are known."""
+        """The features of rows of `benchmark`, from the cache where they are known; raises BadInput if they are not finite."""
         frame = self.feeding.frame
         key = canonical_json([self.identity, frame.extent_px, frame.side_px, frame.mpp])
         values = (
@@ -54,6 +55,12 @@ class Embedder:
             if self.root is None
             else FeatureCache(self.root, key).features(rows, self._computed)[0]
         )
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(broken):
+            raise BadInput(
+                f"features of {len(broken)} of {len(rows)} samples are not finite, first {rows['sample'][broken[0]]}: the encoder"
+                " has diverged; take an earlier checkpoint of it"
+            )
         return Features(
             values,
             rows["label"].to_numpy(),

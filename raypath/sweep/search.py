@@ -33,8 +33,8 @@ from raypath.sweep.space import check_sweep, concurrency, num_trials, param_spac
 from raypath.sweep.trial import FAILURE, KEPT, SELECTION, VAL, WEIGHTS, Task, kept, run_trial
 
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # Tune's banners: trials are shown by whoever waits for them
-# Seconds between two states of a sweep on disk. Tune's own are 10 or more, and a trial that ended meanwhile would be run again after
-# a crash; at 0 they take a sixth of the driver's time (16 trials of 4 s), at 1 hardly any
+# Seconds between two states of a sweep on disk. Tune's own are 10 or more, and a trial that ended meanwhile would be run again
+# after a crash; at 0 they take a sixth of the driver's time (16 trials of 4 s), at 1 hardly any
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
 # Of a trial that waits for its workers, which have the CPUs: a little of anything else, as Tune takes no trial without resources
 _WAITING = {"memory": 2**20}

@@ -10,7 +10,8 @@ from PIL import Image
 from raypath.benchmarks import load_images, open_test, score
 from raypath.data.embedding import embed_rows
 from raypath.data.images import Frame, read_pixels
-from raypath.models import build_encoder
+from raypath.errors import BadInput
+from raypath.models import build_encoder, save_encoder
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, fit, fitting, frozen, transfer
 from raypath.protocols.features import features_of
 from raypath.protocols.fitting import embedder_of
@@ -103,6 +104,18 @@ def test_random_with_recalibrated_batch_norm_is_random_with_other_statistics(ben
     assert {name.rpartition(".")[2] for name in changed} <= {"running_mean", "running_var", "num_batches_tracked"}
     assert {name for name in one if name.endswith("running_mean")} <= changed
     assert embedders["random"].identity != embedders["random_bn"].identity
+
+
+@pytest.mark.parametrize("protocol", [KnnSettings(k=5), ProbeSettings()])
+def test_an_encoder_that_has_diverged_is_refused_in_one_line(benchmark, config, protocol, tmp_path):
+    broken = build_encoder(small.TINY, seed=0)
+    next(broken.parameters()).data.fill_(float("nan"))
+    save_encoder(broken, tmp_path / "broken.safetensors")
+    own = replace(config, encoder=str(tmp_path / "broken.safetensors"), protocol=protocol)
+    with pytest.raises(
+        BadInput, match="features of 60 of 60 samples are not finite, first .*: the encoder has diverged"
+    ):
+        fit(own, benchmark, features_root=tmp_path, device=CPU)
 
 
 def test_the_file_alone_tells_classes_apart_that_were_saved_differently(tmp_path, config):
