@@ -71,11 +71,13 @@ def list_recipes(recipes: dict[str, Callable]) -> None:
 
 
 def start_ray() -> None:
-    """Join the cluster of RAY_ADDRESS (a Ray job has it set), else start a local instance.
+    """Join the cluster of RAY_ADDRESS (a Ray job has it set), else start a local instance. SIGTERM then means what Ctrl-C means.
 
     Raises BadInput on a cluster of several nodes without RAYPATH_RUNS: a worker could not see the run's folder.
     """
     join_or_start(say)
+    # Ray's own handler ends in a stack trace of C++, or in an abort
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if num_nodes() > 1 and not os.environ.get("RAYPATH_RUNS"):
         raise BadInput(
             f"{num_nodes()} nodes and no RAYPATH_RUNS: runs must lie on storage that every node sees, e.g."

@@ -17,7 +17,6 @@ Frozen protocols (probe, knn, svm) have no trials; a small set is scored by nest
 num_repeats), every sample tested once in each repeat. Fine-tuning is scored on the given split.
 """
 
-import signal
 from dataclasses import replace
 
 import launch
@@ -67,7 +66,6 @@ def main(arguments: list[str]) -> None:
     else:
         config = asked.suited(config, benchmark)
     launch.start_ray()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray has put a handler of its own there
     if not resume:
         run = RunFolder.create(runs_root(), f"sweep-{benchmark.name}", config)
         run.write("run.json", {"data_hash": benchmark.data_hash})

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,18 @@ def test_a_setting_that_is_refused_is_named_with_its_value_and_nothing_else(assi
     with pytest.raises(BadInput) as caught:
         stages_from_recipe(PRETRAINING, "demo", [assignment])
     assert str(caught.value) == said
+
+
+def test_sigterm_means_what_ctrl_c_means(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    as_ray_does = partial(signal.signal, signal.SIGTERM, signal.SIG_IGN)
+    monkeypatch.setattr(launch, "join_or_start", lambda say: as_ray_does())
+    try:
+        launch.start_ray()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(
