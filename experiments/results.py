@@ -15,8 +15,6 @@ from raypath.benchmarks import Benchmark
 from raypath.protocols.trained import Said
 from raypath.study.statistics import Difference, Interval, paired_difference
 
-_WIDTH = 120  # of a table in a log: 80 would cut the encoders' names
-
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -57,7 +55,7 @@ def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
 
 def show_table(results: list[Scored], benchmark: Benchmark) -> None:
     """The table, and under it how each score was reached."""
-    console.print(table_of(results, benchmark), width=console.width if console.is_terminal else _WIDTH)
+    console.print(table_of(results, benchmark))
     for result in results:
         say(f"  {result.encoder}: {result.how}")
 
