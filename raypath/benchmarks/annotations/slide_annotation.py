@@ -27,7 +27,7 @@ from raypath.errors import BadInput
 
 MASK = "_mask"
 _SUFFIXES = (".geojson", ".xml", ".csv")
-_NO_GROUP = "None"
+_NO_GROUP, _ASAP = "None", b"<ASAP_Annotations"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,17 @@ class Annotation:
 def is_mask_of_a_slide(path: Path, names: set[str]) -> bool:
     """Whether a TIFF is the mask NAME_mask of one of the slides `names`."""
     return path.stem.endswith(MASK) and path.stem.removesuffix(MASK) in names
+
+
+def is_annotated_beside(slide: Path) -> bool:
+    """Whether QuPath's GeoJSON or ASAP's XML of the same name is in the folder of a slide; other programs write other XML there."""
+    if slide.with_suffix(".geojson").is_file() or slide.with_name(f"{slide.name}.geojson").is_file():
+        return True
+    try:
+        with slide.with_suffix(".xml").open("rb") as file:
+            return _ASAP in file.read(1_000)
+    except OSError:
+        return False
 
 
 def files_of(slides: Sequence[Path], folder: Path) -> tuple[dict[str, Path], list[Path]]:

@@ -22,7 +22,13 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from raypath.benchmarks.annotations.slide_annotation import Annotation, files_of, is_mask_of_a_slide, read_annotation
+from raypath.benchmarks.annotations.slide_annotation import (
+    Annotation,
+    files_of,
+    is_annotated_beside,
+    is_mask_of_a_slide,
+    read_annotation,
+)
 from raypath.benchmarks.assembling import check_spelling, folder_of
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.cutting.boxes import capped
@@ -37,8 +43,6 @@ from raypath.config import setting
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.slides import Slide, TileSpec
-
-_ASAP = b"<ASAP_Annotations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,8 @@ class AnnotatedSettings:
     mpp: float = 0.5
     stride_px: int | None = None
     """Distance of neighbours on the grid; null: `extent_px`, so they do not overlap."""
+    max_upsample: float = 1.3
+    """How much coarser than `mpp` level 0 may be."""
     min_tissue: float = 0.5
     """The part of a tile of the grid that is tissue; 0: glass, fat and lumen count as well."""
     region: RegionRule = field(default_factory=lambda: RegionRule(rule="area"))
@@ -85,7 +91,7 @@ class AnnotatedSettings:
     @staticmethod
     def recognise(folder: Path) -> bool:
         """Whether QuPath's GeoJSON or ASAP's XML of the same name is beside a slide (Aperio writes other XML there)."""
-        return any(_has_annotation_beside(path) for path in slides_below(folder))
+        return any(is_annotated_beside(path) for path in slides_below(folder))
 
     def load(self, seed: int) -> Benchmark:
         """The benchmark; raises BadInput or a SlideError for a file that cannot be used, and for settings that do not fit."""
@@ -135,7 +141,13 @@ class AnnotatedSettings:
         if self.split.by == "image":
             raise BadInput("split.by=image: tiles of a slide may overlap; expected patient or slide")
         stride_px = self.extent_px if self.stride_px is None else self.stride_px
-        return TileSpec(extent_px=self.extent_px, mpp=self.mpp, stride_px=stride_px, min_tissue=self.min_tissue)
+        return TileSpec(
+            extent_px=self.extent_px,
+            mpp=self.mpp,
+            stride_px=stride_px,
+            min_tissue=self.min_tissue,
+            max_upsample=self.max_upsample,
+        )
 
     def _files(self, folder: Path) -> tuple[list[Path], dict[str, Path], list[str]]:
         """The slides that are annotated, the annotation of each by the slide's name, and notes on what fits nothing."""
@@ -238,13 +250,3 @@ class AnnotatedSettings:
         firsts = np.cumsum([0, *sizes[:-1]]).tolist()
         by = "" if made == AS_GIVEN else f", no {self.split.by} divided"
         return [replace(slide, split=splits[first]) for slide, first in zip(slides, firsts)], made + by
-
-
-def _has_annotation_beside(slide: Path) -> bool:
-    if slide.with_suffix(".geojson").is_file() or slide.with_name(f"{slide.name}.geojson").is_file():
-        return True
-    try:
-        with slide.with_suffix(".xml").open("rb") as file:
-            return _ASAP in file.read(1_000)
-    except OSError:
-        return False

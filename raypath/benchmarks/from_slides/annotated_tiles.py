@@ -5,7 +5,8 @@ Where two cover as much (one outline inside another, say) it has none and is cou
 tile around a point is the point's. It is jittered by a key of (seed, slide, place of the point), so neither the order of points nor
 other points move it, and one that would leave the slide is pushed back inside.
 
-What it costs: as `label_rules`, for every class; 0.05 ms per point.
+What it costs: as `label_rules`, for every class (38,000 tiles and 2 x 100 outlines of 500 corners: 0.6 s of one core); 0.02 ms for
+each point.
 """
 
 from collections import Counter
@@ -160,8 +161,15 @@ def _shares(
 
 def _overlaps(tiles: SlideTiles, others: SlideTiles) -> np.ndarray:
     """Whether each tile shares pixels with any of `others` of its slide, bool [N]."""
-    left, top, width, height = others.boxes.T
-    return Area(shapely.union_all(shapely.box(left, top, left + width, top + height))).share(tiles.boxes) > 0
+    inner = _squares(others, inset=0.5)  # half a pixel smaller: what only touches shares none
+    overlaps = np.zeros(len(tiles), bool)
+    overlaps[shapely.STRtree(inner).query(_squares(tiles), predicate="intersects")[0]] = True
+    return overlaps
+
+
+def _squares(tiles: SlideTiles, inset: float = 0.0) -> np.ndarray:
+    low, high = inset, tiles.extent_l0 - inset
+    return shapely.box(tiles.x_l0 + low, tiles.y_l0 + low, tiles.x_l0 + high, tiles.y_l0 + high)
 
 
 def _on_top(annotation: Annotation, precedence: Sequence[str]) -> dict[str, BaseGeometry]:

@@ -31,6 +31,7 @@ from tests.benchmarks.from_slides.annotation_files import (
     write_points,
 )
 from tests.benchmarks.from_slides.small_slides import write_slide
+from tests.benchmarks.from_slides.test_pcam200 import write_camelyon
 
 TISSUE = (64, 64, 448, 448)  # 12 x 12 tiles of 32 px
 LEFT, RIGHT = (64, 64, 224, 448), (320, 64, 448, 448)  # 5 x 12 and 4 x 12 tiles
@@ -495,6 +496,7 @@ def test_it_is_recognised_and_chosen_by_its_kind(slides, tmp_path):
     assert not AnnotatedSettings.recognise(tmp_path)
     write_asap(tmp_path / "a.xml", ("Tumor", LEFT))
     assert AnnotatedSettings.recognise(tmp_path)
+    assert not AnnotatedSettings.recognise(write_camelyon(tmp_path / "camelyon"))  # its XML is in a folder of its own
     config = override(
         TransferConfig(),
         ["benchmark.kind=annotated", "benchmark.region.rule=central_pixel", "benchmark.points.tiles_per_point=10"],
