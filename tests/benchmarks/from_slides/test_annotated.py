@@ -503,3 +503,24 @@ def test_it_is_recognised_and_chosen_by_its_kind(slides, tmp_path):
     )
     assert (config.benchmark.region.rule, config.benchmark.points.tiles_per_point) == ("central_pixel", 10)
     assert config.benchmark.region.min_share == 0.5
+
+
+@pytest.mark.real
+def test_real_slides_with_areas_and_points(real_data, tmp_path):
+    for number, (left, top) in {2: (5200, 5350), 3: (3340, 2970), 4: (3520, 3770)}.items():
+        name = f"her2st_C{number}"
+        (tmp_path / f"{name}.tiff").symlink_to(real_data / "slides" / f"{name}.tiff")
+        tumour = area("Tumor", (left, top, left + 2000, top + 1400))
+        write_geojson(tmp_path / f"{name}.geojson", tumour, feature("MultiPoint", [[left - 500.5, top - 300]], "Cell"))
+    points = PointRule(tiles_per_point=5, jitter_um=40.0)
+    benchmark = AnnotatedSettings(path=str(tmp_path), mpp=0.7, background="rest", points=points).load(0)
+    assert benchmark.classes == ("rest", "Cell", "Tumor")
+    for split in ("train", "val", "test"):
+        found = benchmark.counts()[split]
+        assert found["Cell"] == 5
+        assert 40 <= found["Tumor"] <= 55  # 2000 x 1400 px are 41 tiles of 260 px; those half in it count as well
+        assert found["rest"] > 50
+    row = benchmark.rows("train").slice(0, 1).to_pylist()[0]
+    assert row["extent_l0"] == round(256 * 0.7 / row["slide_mpp"])
+    with Slide.open(row["slide"]) as slide:
+        assert slide.read(row["x_l0"], row["y_l0"], row["extent_l0"], 256).shape == (256, 256, 3)
