@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
+from raypath.benchmarks.from_slides.annotated import AnnotatedSettings
 from raypath.benchmarks.from_slides.pcam200 import PCam200Settings
 from raypath.benchmarks.from_slides.ptcga200 import PTCGA200Settings
 from raypath.benchmarks.from_slides.segpanda200 import SegPANDA200Settings
@@ -125,6 +126,7 @@ KINDS = (
     WarwickCRCSettings,
     TUPACSettings,
     SpotsSettings,
+    AnnotatedSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 
