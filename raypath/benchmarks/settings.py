@@ -17,6 +17,7 @@ from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.bach import BACHSettings
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
+from raypath.benchmarks.published.chaoyang import ChaoyangSettings
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.benchmarks.published.janowczyk1 import Janowczyk1Settings
 from raypath.benchmarks.published.janowczyk2 import Janowczyk2Settings
@@ -114,6 +115,7 @@ KINDS = (
     BACHSettings,
     LC25000Settings,
     MHISTSettings,
+    ChaoyangSettings,
     PTCGA200TilesSettings,
     PTCGA200Settings,
     PCam200TilesSettings,
