@@ -27,6 +27,8 @@ from raypath.run_folder import RunFolder, runs_root
 from raypath.tracking import Tracker, open_tracking
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = 120  # a log: 80 would cut the encoders' names in a table
 PROJECT = "raypath"
 
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from launch import console, say
-from rich.console import Console
 from rich.table import Table
 from scoring import text_of
 
 from raypath.benchmarks import Benchmark
 from raypath.protocols.trained import Said
 from raypath.study.statistics import Difference, Interval, paired_difference
-
-_WIDTH = 120  # of a table in a log: 80 would cut the encoders' names
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +55,7 @@ def table_of(results: list[Scored], benchmark: Benchmark) -> Table:
 
 def show_table(results: list[Scored], benchmark: Benchmark) -> None:
     """The table, and under it how each score was reached."""
-    # a width that is handed to print() counts only where it is less than the console's
-    wide = console if console.is_terminal else Console(width=_WIDTH, highlight=False)
-    wide.print(table_of(results, benchmark))
+    console.print(table_of(results, benchmark))
     for result in results:
         say(f"  {result.encoder}: {result.how}")
 

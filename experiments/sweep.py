@@ -13,8 +13,8 @@ BENCHMARK is a folder or a manifest (what it is, is recognised as by `raypath au
 key=value. Without a protocol a benchmark is fine-tuned, or, where its pixels have classes, segmented.
 
 The same trials for every encoder, selection on val; the test is opened once for each winner (reopen=true to do it again: counted).
-Frozen protocols (probe, knn, svm) have no trials; a small set is scored by nested folds then (evaluation=given|nested, num_folds,
-num_repeats), every sample tested once in each repeat. Fine-tuning is scored on the given split.
+Frozen protocols (probe, knn, svm) have no trials. A small set is scored by nested folds (evaluation=given|nested, num_folds,
+num_repeats): all of that in each outer fold, every sample tested once in each repeat.
 """
 
 from dataclasses import replace

@@ -2,8 +2,8 @@
 
 One decision: nothing is compared that was not tuned alike. Fine-tuning gets a sweep with the same trials on the same samples for
 each encoder, and the test of the given split is opened after all selection on val is over; `colour` has nothing to fine-tune and is
-probed. Frozen protocols have no trials: each encoder is fitted as it is, on the given split or, where that is small, in nested
-folds, the same for all.
+probed. Frozen protocols have no trials: each encoder is fitted as it is. Where a set is small, all of that happens in each of some
+nested folds, the same for all: the trials of a fold choose on its val and know nothing of its test.
 """
 
 from dataclasses import replace
@@ -59,7 +59,7 @@ def compare(
 ) -> list[Scored]:
     """Tune every encoder on train and val, then open the test once for each; `labels` are what people call them.
 
-    Frozen protocols may be scored by nested folds, each fold's test opened once for each encoder. Raises BadInput before anything
+    By nested folds each fold's test is opened once for each encoder. Raises BadInput before anything
     is trained if an encoder is given twice, its test is used up, or the set has near-duplicates across its split.
     """
     config = decided(config, benchmark)
@@ -83,12 +83,16 @@ def compare(
     try:
         if folds:
             for own in entrants:
-                results.append(score_nested(own, folds, run, tracker, parent=parent, ledger=ledger, reopen=reopen))
+                run_id = begin_one(own, run, tracker, parent)
+                scored = score_nested(own, folds, run, tracker, run_id, ledger=ledger, reopen=reopen, resume=resume)
+                results.append(scored)
             return results
-        samples = SharedSamples(looked.benchmark)
-        tuned = [tune_one(own, samples.of(own), run, tracker, parent=parent, resume=resume) for own in entrants]
-        for own, parts in zip(entrants, tuned):
-            results.append(finish_one(own, run, tracker, *parts, ledger=ledger, reopen=reopen))
+        samples, tuned = SharedSamples(looked.benchmark), []
+        for own in entrants:
+            run_id = begin_one(own, run, tracker, parent)
+            tuned.append((run_id, fit_one(own, samples, run.path / own.stem, tracker, run_id, resume=resume)))
+        for own, (run_id, fitted) in zip(entrants, tuned):
+            results.append(finish_one(own, fitted, run, tracker, run_id, ledger=ledger, reopen=reopen))
     except BaseException as error:
         finished = {result.mlflow_run_id for result in results}
         for run_id in set(run.read("mlflow_runs.json").values()) - finished:
@@ -98,22 +102,21 @@ def compare(
 
 
 def decided(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-    """The config with its evaluation decided: a sweep is scored on the given split, a frozen protocol as the config says.
+    """The config with its evaluation decided; what nested folds cost is told to whoever did not ask for them.
 
-    Raises BadInput for a sweep that is none, and for one by nested folds.
+    Raises BadInput for a sweep that is none.
     """
-    if not isinstance(config.protocol, TRAINED):
-        return evaluated(config, benchmark)
-    check_sweep(config)
-    remedy = (
-        f"a sweep in each of {config.num_folds} folds is {config.num_folds} times its trials. Compare frozen encoders by nested "
-        "folds with protocol.kind=probe (knn, svm), or fine-tune without trials: experiments/finetune.py test=true"
-    )
-    if config.evaluation == "nested":
-        raise BadInput(f"evaluation=nested with protocol.kind={config.protocol.kind}: {remedy}")
-    if config.evaluation == "auto" and evaluated(config, benchmark).evaluation == "nested":
-        say(f"{benchmark.name}: small, and scored on its given split alone; {remedy}")
-    return evaluated(replace(config, evaluation="given"), benchmark)
+    is_tuned = isinstance(config.protocol, TRAINED)
+    if is_tuned:
+        check_sweep(config)
+    wanted = evaluated(config, benchmark)
+    if is_tuned and config.evaluation == "auto" and wanted.evaluation == "nested":
+        num_folds = wanted.num_folds * wanted.num_repeats
+        say(
+            f"{benchmark.name}: small, and scored by nested folds: {num_trials(config.sweep)} trials in each of {num_folds}, for"
+            " each encoder; evaluation=given has the test of the given split alone"
+        )
+    return wanted
 
 
 def check_fed(entrants: list[Entrant]) -> None:
@@ -162,44 +165,47 @@ def begin_one(entrant: Entrant, run: RunFolder, tracker: Tracker, parent: str | 
     return run_id
 
 
-def tune_one(
-    entrant: Entrant, samples: tuple[Parts, Parts] | None, run: RunFolder, tracker: Tracker, *, parent, resume
-):
-    """(predict, val predictions, how it was reached, MLflow run id) of one encoder; `samples` are train and val."""
-    run_id = begin_one(entrant, run, tracker, parent)
-    if not isinstance(entrant.config.protocol, TRAINED):
-        say(f"{entrant.label}: frozen, {entrant.config.protocol.kind}")
-        fitted = fit_frozen_one(entrant.config, entrant.benchmark)
-        tracker.set_tags(run_id, fitted.feeding.tags)
-        return fitted.predict, fitted.val, fitted.how, run_id
-    return tune_trials(entrant, *samples, run.path / entrant.stem, tracker, run_id, resume=resume)
-
-
-def fit_frozen_one(config: TransferConfig, benchmark: Benchmark) -> Fitted:
-    """A frozen protocol, fitted on train and val of a benchmark or of one of its folds."""
+def fit_one(
+    entrant: Entrant, samples: SharedSamples, folder: Path, tracker: Tracker, run_id: str, *, resume: bool
+) -> Fitted:
+    """One encoder, tuned in `folder` or fitted as it is, on train and val of the entrant's benchmark."""
+    config, parts = entrant.config, samples.of(entrant)
+    if parts is not None:
+        return tune_trials(entrant, *parts, folder, tracker, run_id, resume=resume)
+    say(f"{entrant.label}: frozen, {config.protocol.kind}")
     progress = launch.counter("samples embedded")
-    return fit(config, benchmark, features_root=features_root(), device=device_here(), progress=progress)
+    fitted = fit(config, entrant.benchmark, features_root=features_root(), device=device_here(), progress=progress)
+    tracker.set_tags(run_id, fitted.feeding.tags)
+    return fitted
 
 
 def score_nested(
-    entrant: Entrant, folds: list[Benchmark], run: RunFolder, tracker: Tracker, *, parent, ledger: Path, reopen: bool
+    entrant: Entrant,
+    folds: list[Benchmark],
+    run: RunFolder,
+    tracker: Tracker,
+    run_id: str,
+    *,
+    ledger: Path,
+    reopen: bool,
+    resume: bool,
 ) -> Scored:
-    """A frozen encoder fitted and tested in every fold; what this run has opened is not opened again."""
-    config, benchmark = entrant.config, entrant.benchmark
-    run_id = begin_one(entrant, run, tracker, parent)
-    say(f"{entrant.label}: frozen, {config.protocol.kind}, {len(folds)} outer folds")
+    """An encoder tuned or fitted, and tested, in every fold; what this run has opened is not opened again."""
+    config, benchmark, place = entrant.config, entrant.benchmark, run.path / entrant.stem
+    say(f"{entrant.label}: {config.protocol.kind}, {len(folds)} outer folds")
 
     def fit_fold(number: int, fold: Benchmark) -> Fitted:
-        fitted = fit_frozen_one(config, fold)
-        tracker.set_tags(run_id, fitted.feeding.tags)
-        return fitted
+        own = replace(entrant, benchmark=fold, found=entrant.found | {"raypath.fold": str(number)})
+        folder = place / f"tuned-{number:02}"
+        folder.mkdir(exist_ok=True)
+        return fit_one(own, SharedSamples(fold), folder, tracker, run_id, resume=resume)
 
     scores = score_folds(
         config,
         benchmark,
         folds,
         fit_fold,
-        run.path / entrant.stem,
+        place,
         reason=winner_of(run),
         ledger=ledger,
         reopen=reopen,
@@ -219,7 +225,7 @@ def score_nested(
 
 def tune_trials(
     entrant: Entrant, train: Parts, val: Parts, folder: Path, tracker: Tracker, run_id: str, *, resume: bool
-):
+) -> Fitted:
     """A sweep, with every trial as a child run and a line for the person who waits."""
     config, metric = entrant.config, entrant.benchmark.primary
     say(f"{entrant.label}: {num_trials(config.sweep)} trials ({config.sweep.search}), selected on val by {metric}")
@@ -240,35 +246,33 @@ def tune_trials(
     def predict(rows: pa.Table) -> Said:
         return winner.predict(config, read_samples(config, entrant.benchmark, rows, fed), device_here())
 
-    return predict, winner.val, how, run_id
+    return Fitted(winner.val, how, predict, fed)
 
 
 def finish_one(
     entrant: Entrant,
+    fitted: Fitted,
     run: RunFolder,
     tracker: Tracker,
-    predict,
-    val: Said,
-    how: str,
     run_id: str,
     *,
-    ledger,
-    reopen,
+    ledger: Path,
+    reopen: bool,
 ) -> Scored:
     """Open the test for the winner, score it, write everything down; what this run has opened is not opened again."""
-    config, benchmark = entrant.config, entrant.benchmark
-    kept = kept_test(entrant, run)
+    config, benchmark, val = entrant.config, entrant.benchmark, fitted.val
+    kept, reason = kept_test(entrant, run), winner_of(run)
     if kept.exists():
         test = type(val).load(kept)
     else:
-        reason = winner_of(run)
-        test = open_and_score(config, benchmark, predict, reason=reason, ledger=ledger, reopen=reopen, unless=reason)
+        own = {"reason": reason, "ledger": ledger, "reopen": reopen, "unless": reason}
+        test = open_and_score(config, benchmark, fitted.predict, **own)
     for split, predictions in (("val", val), ("test", test)):
         predictions.save(run.path / f"{entrant.stem}.{split}.parquet")
     of_val = scores_of("val", val)
     tracker.log_metrics(run_id, of_val)
-    interval = conclude(entrant, tracker, test, how, run_id)
-    return Scored(entrant.label, val, test, interval, how, run_id, of_val[f"val_{benchmark.primary}"])
+    interval = conclude(entrant, tracker, test, fitted.how, run_id)
+    return Scored(entrant.label, val, test, interval, fitted.how, run_id, of_val[f"val_{benchmark.primary}"])
 
 
 def conclude(entrant: Entrant, tracker: Tracker, test: Said, how: str, run_id: str) -> Interval:

@@ -61,13 +61,15 @@ def test_what_several_workers_learnt_is_what_is_kept(shared, encoder):
 
 @pytest.mark.ray
 def test_a_segmentation_is_swept(ray_instance, encoder, tmp_path):
-    protocol = SegmentSettings(crop_px=32, num_steps=6, batch=4, validate_every=2, head="unet", keep="last", jitter=0.0)
+    protocol = SegmentSettings(
+        crop_px=32, num_steps=24, batch=4, validate_every=12, head="unet", keep="last", jitter=0.0
+    )
     settings = SweepSettings(search="grid", space={"protocol.lr": [USELESS, GOOD]}, cpus_per_trial=2.0)
     config = TransferConfig(encoder=str(encoder), protocol=protocol, sweep=settings)
     val = masked(3, seed=2)
     winner = sweep(config, masked(8, seed=1), val, metric="miou_macro", folder=tmp_path)
     assert winner.params == {"protocol.lr": GOOD}
-    assert winner.place == "update 6 of 6"
+    assert winner.place == "update 24 of 24"
     assert winner.val.sample == val.names
     again = winner.predict(config, val, CPU)
     np.testing.assert_array_equal(again.confusion, winner.val.confusion)

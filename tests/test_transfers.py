@@ -49,7 +49,9 @@ def benchmark(home):
 @pytest.fixture(scope="module")
 def config(home) -> TransferConfig:
     protocol = FinetuneSettings(epochs=2, batch=8, lr=1e-2)
-    return TransferConfig(encoder=str(home / "encoders" / "tiny.safetensors"), protocol=protocol, sweep=SWEEP)
+    return TransferConfig(
+        encoder=str(home / "encoders" / "tiny.safetensors"), protocol=protocol, sweep=SWEEP, evaluation="given"
+    )
 
 
 def openings(ledger: Path) -> list[dict]:
@@ -132,6 +134,33 @@ def test_the_test_is_opened_once_for_each_encoder_and_after_all_selection(
     own = replace(own, benchmark=replace(own.benchmark, path=str(home / "set")), evaluation="given")
     with pytest.raises(BadInput, match="its test was already opened for encoder 'colour'"):
         finetune_script.run_transfer(own, opens_test=True)
+
+
+@pytest.mark.ray
+def test_a_small_set_is_tuned_inside_each_fold_and_nothing_is_repeated(ray_instance, home, benchmark, config, tmp_path):
+    searched = SweepSettings(search="grid", space={"protocol.lr": [1e-9, 1e-2]}, cpus_per_trial=2.0)
+    config = replace(config, evaluation="nested", num_folds=2, sweep=searched)
+    run = RunFolder.create(tmp_path / "runs", "sweep", config)
+    tracker = open_tracking(f"sqlite:///{tmp_path}/mlflow.db", transfers.launch.PROJECT)
+    (result,) = compare(config, [config.encoder], benchmark, run, tracker, ledger=tmp_path)
+
+    assert result.test.sample == tuple(benchmark.table["sample"].to_pylist())  # every sample is tested once
+    assert result.how.startswith("2 outer folds: best of 2 trials: lr=0.01, epoch ")
+    opened = openings(tmp_path / LEDGER)
+    assert [line["reason"] for line in opened] == [f"winner of {run.id}, outer fold {n} of 2" for n in (1, 2)]
+
+    def trials():
+        runs = tracker.client.search_runs([tracker.experiment_id], "tags.`raypath.trial` != ''")
+        return {(r.data.tags["raypath.fold"], r.data.params["protocol.lr"]): r.info for r in runs}
+
+    before = trials()
+    assert before.keys() == {(fold, lr) for fold in "01" for lr in ("1e-09", "0.01")}
+    assert {info.status for info in before.values()} == {"FINISHED"}
+
+    (again,) = compare(config, [config.encoder], benchmark, run, tracker, ledger=tmp_path, resume=True)
+    np.testing.assert_array_equal(again.test.probability, result.test.probability)
+    assert {key: info.end_time for key, info in trials().items()} == {k: info.end_time for k, info in before.items()}
+    assert openings(tmp_path / LEDGER) == opened
 
 
 @pytest.mark.ray

@@ -7,6 +7,7 @@ One decision: a protocol is a complete config without an encoder and a benchmark
 """
 
 from raypath.protocols import FinetuneSettings, KnnSettings, ProbeSettings, SvmSettings
+from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
 
@@ -29,6 +30,16 @@ def knn() -> TransferConfig:
 def probe() -> TransferConfig:
     """Frozen, logistic regression on standardised features, its penalty chosen on val."""
     return TransferConfig(name="probe", protocol=ProbeSettings())
+
+
+def svm() -> TransferConfig:
+    """Frozen, a linear SVM, its penalty by cross-validation over patients."""
+    return TransferConfig(name="svm", protocol=SvmSettings())
+
+
+def pixel_colour() -> TransferConfig:
+    """The colour baseline of a segmentation (encoder=colour): logistic regression on the colours about each pixel."""
+    return TransferConfig(name="pixel_colour", protocol=PixelColourSettings())
 
 
 def finetune() -> TransferConfig:
@@ -112,6 +123,8 @@ def mormont_finetune() -> TransferConfig:
 TRANSFERS = {
     "knn": knn,
     "probe": probe,
+    "svm": svm,
+    "pixel_colour": pixel_colour,
     "finetune": finetune,
     "finetune_wide": finetune_wide,
     "segment": segment,

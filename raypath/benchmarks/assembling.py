@@ -99,15 +99,20 @@ def folder_of(path: str, kind: str) -> Path:
     return Path(path)
 
 
-def _strata(rows: Sequence[ImageRow], classes: Sequence[str], name: str, *, at_least: int) -> tuple[str, ...]:
-    found = sorted({row.label for row in rows}, key=lambda text: (int(text) if text.isdecimal() else -1, text))
+def check_spelling(classes: Sequence[str], *, name: str) -> None:
+    """Raises BadInput for two classes that differ only in capitals."""
     spelled: dict[str, str] = {}
-    for label in found:
+    for label in classes:
         other = spelled.setdefault(label.lower(), label)
         if other != label:
             raise BadInput(
                 f"{name}: the classes {other} and {label} differ only in capitals; write one of them for both"
             )
+
+
+def _strata(rows: Sequence[ImageRow], classes: Sequence[str], name: str, *, at_least: int) -> tuple[str, ...]:
+    found = sorted({row.label for row in rows}, key=lambda text: (int(text) if text.isdecimal() else -1, text))
+    check_spelling(found, name=name)
     unknown = sorted(set(found) - set(classes)) if classes else []
     if unknown:
         raise BadInput(f"{name}: found the classes {', '.join(unknown)}; expected {', '.join(classes)}")

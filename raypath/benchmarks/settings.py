@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Union
 
 from raypath.benchmarks.benchmark import Benchmark
+from raypath.benchmarks.from_slides.annotated import AnnotatedSettings
 from raypath.benchmarks.from_slides.pcam200 import PCam200Settings
 from raypath.benchmarks.from_slides.ptcga200 import PTCGA200Settings
 from raypath.benchmarks.from_slides.segpanda200 import SegPANDA200Settings
@@ -16,6 +17,7 @@ from raypath.benchmarks.masks import MasksSettings
 from raypath.benchmarks.phantoms import load_phantoms
 from raypath.benchmarks.published.bach import BACHSettings
 from raypath.benchmarks.published.breakhis import BreaKHisSettings
+from raypath.benchmarks.published.chaoyang import ChaoyangSettings
 from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.benchmarks.published.janowczyk1 import Janowczyk1Settings
 from raypath.benchmarks.published.janowczyk2 import Janowczyk2Settings
@@ -113,6 +115,7 @@ KINDS = (
     BACHSettings,
     LC25000Settings,
     MHISTSettings,
+    ChaoyangSettings,
     PTCGA200TilesSettings,
     PTCGA200Settings,
     PCam200TilesSettings,
@@ -125,6 +128,7 @@ KINDS = (
     WarwickCRCSettings,
     TUPACSettings,
     SpotsSettings,
+    AnnotatedSettings,
 )
 BenchmarkSettings = Union[KINDS]  # noqa: UP007 - the members come from the table
 

@@ -23,13 +23,12 @@ from torch import Tensor, nn
 
 from raypath.errors import BadInput
 from raypath.models import Encoder, cosine_momentum, follow, momentum_copy
+from raypath.objectives.block_masks import masks_of_views
 from raypath.objectives.dino import DINOHead, dino_loss, flat_views, move_centre, spread_of, sum_and_count, warmed_up
-from raypath.objectives.draws import uniform_at
-from raypath.objectives.gather import gather, gather_with_gradient, rank
+from raypath.objectives.dinov2_losses import ibot_loss, kde, koleo, sinkhorn
 from raypath.objectives.objective import Needs
 
 _MOST_PARAMETERS = 320_000_000  # a ViT-L has 304 million, the next size (SO400M) 428
-_NUM_BLOCKS = 20  # attempts at placing a block; of 14 x 14 patches 1 masked one in 1700 is then left to place alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,104 +207,3 @@ def check_size(encoder: Encoder) -> None:
             f" {_MOST_PARAMETERS / 1e6:.0f} (ViT-L): dinov2 keeps all weights on every rank (DDP); FSDP, which would share them"
             " out, is missing; choose a smaller encoder"
         )
-
-
-def ibot_loss(predictions: Tensor, targets: Tensor, masks: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of logits [M, K] with probabilities [M, K], both of the patches at `masks` bool [2B, P]; a scalar.
-
-    Mean over a view's masked patches, then over all views; one without counts 0 (D2 loss/ibot_patch_loss.py, forward_masked).
-    """
-    losses = nn.functional.cross_entropy(predictions / temperature, targets, reduction="none")  # [M]
-    weights = (1 / masks.sum(1, keepdim=True).clamp(min=1).to(losses.dtype)).expand_as(masks)[masks]  # [M]
-    return (losses * weights).sum() / len(masks)
-
-
-@torch.no_grad()
-def sinkhorn(logits: Tensor, temperature: float, num_iterations: int = 3) -> Tensor:
-    """Logits [N, K] -> probabilities [N, K] that use each of the K places about as often, over the N rows of all ranks.
-
-    exp(logits / T), its columns and rows divided by their sums in turn (D2 loss/dino_clstoken_loss.py, sinkhorn_knopp_teacher, 3
-    times; SwaV, arXiv 2006.09882). Here in logarithms, which do not overflow, and without the constants, which cancel.
-    """
-    logs = logits / temperature
-    for _ in range(num_iterations):
-        logs = logs - gather(logs.logsumexp(0, keepdim=True)).logsumexp(0)
-        logs = logs - logs.logsumexp(1, keepdim=True)
-    return logs.exp()
-
-
-def koleo(features: Tensor, scope: str) -> Tensor:
-    """Minus the log of the distance to the nearest other direction, mean over features [B, D] (arXiv 1806.03198); a scalar.
-
-    As D2 loss/koleo_loss.py: features of length 1; 1e-8 is added to differences and to distances.
-    """
-    own, everything, cosines = _directions(features, scope)
-    self_at = torch.arange(len(own), device=own.device) + (rank() * len(own) if scope == "global" else 0)
-    nearest = cosines.detach().scatter(1, self_at[:, None], -2).argmax(1)
-    distances = nn.functional.pairwise_distance(own, everything[nearest], eps=1e-8)
-    return -(distances + 1e-8).log().mean()
-
-
-def kde(features: Tensor, scope: str, concentration: float) -> Tensor:
-    """The log of how dense directions are, mean over features [B, D]; a scalar.
-
-    mean_i log mean_j exp(k x_i . x_j): negative entropy by a von Mises-Fisher kernel, without its constant (Wang and Isola 2020,
-    arXiv 2005.10242, section 4.1). In Virchow2 (Zimmermann et al. 2024, arXiv 2408.00738) it replaces KoLeo, whose gradient has
-    no bound where two tiles are nearly alike. NOTE: j = i counts, which keeps this one's bounded.
-    """
-    _, everything, cosines = _directions(features, scope)
-    return (concentration * cosines).logsumexp(1).mean() - math.log(len(everything))
-
-
-def _directions(features: Tensor, scope: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Features [B, D] at length 1, those of the scope [N, D], and their cosines [B, N]."""
-    own = nn.functional.normalize(features, dim=1, eps=1e-8)
-    everything = gather_with_gradient(own) if scope == "global" else own
-    with torch.autocast(own.device.type, enabled=False):  # in bfloat16 many are nearest
-        return own, everything, own @ everything.T
-
-
-@torch.no_grad()
-def masks_of_views(positions: Tensor, side: int, *, share: float, ratios: tuple[float, float]) -> Tensor:
-    """Masks bool [2B, side * side] of all first views, then all second ones, of the tiles at `positions` int64 [B].
-
-    A `share` of the views has one; at a half, one view of each tile. NOTE: D2 data/collate.py draws half of the batch's views,
-    whosever they are, and spaces their ratios evenly; here both depend on the tile alone.
-    """
-    chance = uniform_at(positions, 1, key=0)  # [B, 1]
-    both = [block_masks(positions, side, ratios, key=1 + v) & ((chance + v / 2) % 1 < share) for v in range(2)]
-    return torch.cat(both)
-
-
-def block_masks(positions: Tensor, side: int, ratios: tuple[float, float], *, key: int) -> Tensor:
-    """Masks bool [B, side * side] made of blocks (BEiT, arXiv 2106.08254, algorithm 1); `ratios` bound the share, drawn evenly.
-
-    Blocks of 4 patches up to all that are missing, and of aspects 0.3 to 1 / 0.3, are put down where they fit (D2 data/masking.py).
-    NOTE: single patches make up what no block fits into, so that the number is the one drawn; D2 leaves it short.
-    """
-    draws = uniform_at(positions, 1 + 4 * _NUM_BLOCKS + side * side, key=key)
-    ratio, blocks, singles = draws.split([1, 4 * _NUM_BLOCKS, side * side], dim=1)
-    wanted = ((ratios[0] + (ratios[1] - ratios[0]) * ratio[:, 0]) * side * side).long().clamp(min=1)  # [B]
-
-    masks = torch.zeros(len(positions), side, side, dtype=torch.bool, device=positions.device)
-    for draw in blocks.split(4, dim=1):
-        missing = wanted - masks.sum((1, 2))
-        block = _blocks(draw, missing, side)
-        num_new = (block & ~masks).sum((1, 2))
-        masks |= block & ((num_new > 0) & (num_new <= missing))[:, None, None]
-
-    masks = masks.flatten(1)
-    order = (singles + masks).argsort(1).argsort(1)  # unmasked patches first, by chance
-    return masks | (order < (wanted - masks.sum(1))[:, None])
-
-
-def _blocks(draw: Tensor, most: Tensor, side: int) -> Tensor:
-    """A rectangle of each row of uniform numbers [B, 4], bool [B, side, side]; none where it is as high or as wide as the view."""
-    area = 4 + (most - 4) * draw[:, 0]
-    aspect = torch.exp((2 * draw[:, 1] - 1) * math.log(0.3))
-    extents = torch.stack([area * aspect, area / aspect], 1).sqrt().round()  # [B, 2]: height, width
-    corners = (draw[:, 2:] * (side - extents + 1)).floor()  # [B, 2]: top, left
-    places = torch.arange(side, device=draw.device)
-    is_inside = (places >= corners[..., None]) & (places < (corners + extents)[..., None])  # [B, 2, side]
-    is_inside &= (extents < side).all(1)[:, None, None]
-    return is_inside[:, 0, :, None] & is_inside[:, 1, None, :]

@@ -42,6 +42,8 @@ class Slide:
         self.size_l0: tuple[int, int] = handle.dimensions
         self.vendor: str = handle.properties.get("openslide.vendor", "unknown")
         self.objective_power = objective_power(handle.properties)
+        # the left top corner of what was scanned, where the whole slide is larger (MIRAX, SCN): some programs count from there
+        self.seen_from_l0 = tuple(int(handle.properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
         self.level_downsamples: tuple[float, ...] = handle.level_downsamples
         self.level_sizes: tuple[tuple[int, int], ...] = handle.level_dimensions
 

@@ -11,16 +11,12 @@ What it costs: on several workers some 15 s to start them, for every trial.
 import json
 import shutil
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-import ray.train
 import torch
 from ray import tune
-from ray.train.torch import TorchTrainer, get_device
 from ray.tune.integration.ray_train import TuneReportCallback
 from safetensors.torch import save_file
 
@@ -28,6 +24,7 @@ from raypath.config import from_dict, override
 from raypath.protocols.looks import Look
 from raypath.protocols.trained import Parts, train_weights
 from raypath.protocols.transfer import TransferConfig
+from raypath.protocols.workers import Worker, train_on_workers
 from raypath.sweep.freed_workers import PLACEMENT_GROUP
 
 SELECTION = "selection"  # what Tune maximises: the metric on val, the loss deciding among equals
@@ -53,74 +50,44 @@ def run_trial(params: dict[str, Any], *, task: Task) -> None:
 
     What it raises it would raise again, so that is reported and not tried again; a lost worker is Tune's to replace.
     """
-    settings = from_dict(TransferConfig, task.config).sweep
-    trial = tune.get_context().get_trial_id()
+    settings, trial = from_dict(TransferConfig, task.config).sweep, tune.get_context().get_trial_id()
     try:
-        if settings.workers_per_trial > 1:
-            _on_workers(params, task, trial)
-        else:
+        if settings.workers_per_trial == 1:
             device = torch.device("cuda" if settings.gpus_per_trial else "cpu")
-            _train(params, task, trial, tune.report, device, num_threads=settings.cpus_per_trial, is_first=True)
+            alone = Worker(device, max(1, int(settings.cpus_per_trial)), is_first=True, report=tune.report)
+            _train((params, task, trial), alone)
+            return
+        train_on_workers(
+            _train,
+            (params, task, trial),
+            num_workers=settings.workers_per_trial,
+            num_cpus=settings.cpus_per_trial,
+            has_gpus=settings.gpus_per_trial > 0,
+            name=trial,
+            folder=task.folder / "train",
+            callbacks=[TuneReportCallback()],
+        )
     except Exception as error:
-        reason = f"{type(error).__name__}: {_reason(error)}"
+        reason = f"{type(error).__name__}: {error}" if settings.workers_per_trial == 1 else _reason(error)
         tune.report({"look": 0, SELECTION: WORST, FAILURE: reason, "traceback": traceback.format_exc()})
 
 
-def _on_workers(params: dict[str, Any], task: Task, trial: str) -> None:
-    """The trial as a training of its own, whose reports become those of the trial."""
-    settings = from_dict(TransferConfig, task.config).sweep
-    workers, has_gpus = settings.workers_per_trial, settings.gpus_per_trial > 0
-    resources = {"CPU": settings.cpus_per_trial / workers} | ({"GPU": 1} if has_gpus else {})
-    TorchTrainer(
-        _on_worker,
-        train_loop_config={"params": params, "task": ray.put(task), "trial": trial},
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=has_gpus, resources_per_worker=resources),
-        run_config=ray.train.RunConfig(
-            name=trial,
-            storage_path=str(task.folder / "train"),
-            failure_config=ray.train.FailureConfig(max_failures=0),
-            callbacks=[TuneReportCallback()],
-        ),
-    ).fit()
-
-
-def _on_worker(own: dict[str, Any]) -> None:
-    task, context = ray.get(own["task"]), ray.train.get_context()
-    group = ray.util.get_current_placement_group().id.hex()
-    _train(
-        own["params"],
-        task,
-        own["trial"],
-        lambda metrics: ray.train.report(metrics | {PLACEMENT_GROUP: group}),
-        get_device(),
-        num_threads=from_dict(TransferConfig, task.config).sweep.cpus_per_trial / context.get_world_size(),
-        is_first=context.get_world_rank() == 0,
-    )
-
-
-def _train(
-    params: dict[str, Any],
-    task: Task,
-    trial: str,
-    tell: Callable[[dict[str, Any]], None],
-    device: torch.device,
-    *,
-    num_threads: float,
-    is_first: bool,
-) -> None:
+def _train(own: tuple[dict[str, Any], Task, str], worker: Worker) -> None:
+    params, task, trial = own
     config = override(from_dict(TransferConfig, task.config), params)
-    torch.set_num_threads(max(1, int(num_threads)))
+    torch.set_num_threads(worker.num_threads)
     protocol = config.protocol
 
     def report(look: Look) -> None:
         score = selection(look.metrics[f"val_{task.metric}"], look.metrics["val_loss"])
         is_kept = look.is_best if protocol.keep == "best" else look.number == protocol.num_looks
-        if is_kept and is_first:
+        if is_kept and worker.is_first:
             place = protocol.place_of(look.number)
             keep(task.folder / KEPT / trial, {"trial": trial, "params": params, "place": place, SELECTION: score}, look)
-        tell({**look.metrics, "look": look.number, SELECTION: score})
+        group = {PLACEMENT_GROUP: worker.placement_group} if worker.placement_group else {}
+        worker.report({**look.metrics, "look": look.number, SELECTION: score, **group})
 
-    train_weights(config, task.train, task.val, metric=task.metric, device=device, report=report)
+    train_weights(config, task.train, task.val, metric=task.metric, device=worker.device, report=report)
 
 
 def selection(score: float, loss: float) -> float:
@@ -151,7 +118,8 @@ def kept(folder: Path) -> list[tuple[dict[str, Any], Path]]:
 
 
 def _reason(error: Exception) -> str:
-    """The last line of what a trial, or the first of its workers that failed, said."""
+    """What the first worker that failed said, in a line."""
     failures = getattr(error, "worker_failures", None) or {}
-    lines = str(failures[min(failures)] if failures else error).strip().splitlines()
-    return lines[-1] if lines else "no reason given"
+    first = failures[min(failures)] if failures else error
+    lines = str(first).strip().splitlines()
+    return lines[-1] if lines else type(first).__name__

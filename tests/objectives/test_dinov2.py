@@ -15,17 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from raypath.errors import BadInput
 from raypath.models import Encoder, EncoderSettings, build_encoder
-from raypath.objectives.dinov2 import (
-    DINOv2,
-    DINOv2Settings,
-    block_masks,
-    check_size,
-    ibot_loss,
-    kde,
-    koleo,
-    masks_of_views,
-    sinkhorn,
-)
+from raypath.objectives.block_masks import block_masks, masks_of_views
+from raypath.objectives.dinov2 import DINOv2, DINOv2Settings, check_size
+from raypath.objectives.dinov2_losses import ibot_loss, kde, koleo, sinkhorn
 from tests.training.gloo_ranks import run_ranks
 
 VIT = EncoderSettings(

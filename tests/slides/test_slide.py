@@ -29,6 +29,7 @@ def test_importing_the_slides_pulls_neither_torch_nor_ray_nor_scipy():
 def test_what_a_slide_says_of_itself(path):
     with Slide.open(path) as slide:
         assert (slide.size_l0, slide.mpp, slide.mpp_source) == ((512, 384), 0.5, "file:openslide.mpp-x")
+        assert slide.seen_from_l0 == (0, 0)
         assert (slide.vendor, slide.objective_power, slide.level_downsamples) == ("aperio", 20.0, (1.0, 2.0, 4.0))
         assert str(path) in repr(slide)
 

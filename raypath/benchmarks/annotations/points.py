@@ -32,6 +32,9 @@ class Points:
     unused_columns: tuple[str, ...] = ()
 
 
+NO_POINTS = Points(np.empty((0, 2)), ())
+
+
 def read_points(path: Path, *, x: str | None = None, y: str | None = None, label: str | None = None) -> Points:
     """The points of a CSV; `x`, `y`, `label` name columns whose names are not known.
 

@@ -91,7 +91,7 @@ class PTCGA200Settings:
                 "classes": len({ORGANS[organs[part.slide]] for part in filled}),
                 "organ folders": len({organs[part.slide] for part in filled}),
             },
-            is_patient_waived=self.folds.by == "slide",
+            waive=("patient",) if self.folds.by == "slide" else (),
         )
 
     def _labelled(self, tiles: list[SlideTiles], organs: dict[str, str], seed: int) -> list[LabelledSlide]:

@@ -17,7 +17,7 @@ from raypath.benchmarks.benchmark import TILE_SCHEMA, Benchmark, hash_rows, prim
 from raypath.benchmarks.facts import Count, Facts
 from raypath.benchmarks.from_slides.slide_tiles import SlideTiles
 from raypath.benchmarks.splits.leakage import check_leaks, find_leaks
-from raypath.benchmarks.splits.making import check_classes
+from raypath.benchmarks.splits.making import Rule, check_classes
 from raypath.errors import BadInput
 
 
@@ -46,8 +46,9 @@ def tile_benchmark(
     notes: Sequence[str],
     strata: Sequence[str] = (),
     also_built: Mapping[str, int] | None = None,
-    is_patient_waived: bool = False,
+    waive: Sequence[Rule] = (),
     is_of_one_patient: bool = False,
+    is_split_chosen: bool = False,
 ) -> Benchmark:
     """The benchmark of some slides; those without tiles have no part in it.
 
@@ -64,7 +65,7 @@ def tile_benchmark(
     kept = tuple(names[number] for number in present)
     table = _table(slides, np.searchsorted(present, labels))
     leaks = find_leaks(table)
-    waived = check_leaks(leaks, ("patient",) if is_patient_waived else (), name=name)
+    waived = check_leaks(leaks, waive, name=name)
     check_classes(table["label"].to_pylist(), table["split"].to_pylist(), kept, name=name)
     found = {
         "slides": len(slides),
@@ -86,6 +87,7 @@ def tile_benchmark(
         built=tuple(Count(what, found.get(what, 0), facts.counts.get(what)) for what in {**found, **facts.counts}),
         waived=tuple(leak.rule for leak in leaks),
         is_of_one_patient=is_of_one_patient,
+        is_split_chosen=is_split_chosen,
     )
 
 

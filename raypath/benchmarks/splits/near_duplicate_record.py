@@ -40,9 +40,9 @@ def recorded(
         pairs = list(find(benchmark.table, groups=groups, progress=progress).pairs)
         path.parent.mkdir(parents=True, exist_ok=True)
         if pairs:
-            title = f"{benchmark.name}: near-duplicates across {'patients' if between_groups else 'splits'}"
-            shown = f" (the first {MAX_DRAWN} of {len(pairs):,} pairs)" if len(pairs) > MAX_DRAWN else ""
-            sheet(pairs[:MAX_DRAWN], title=title + shown).save(picture)
+            number = f"{len(pairs):,} pairs" + (f", the first {MAX_DRAWN}" if len(pairs) > MAX_DRAWN else "")
+            title = f"{benchmark.name}: near-duplicates across {'patients' if between_groups else 'splits'}: {number}"
+            sheet(pairs[:MAX_DRAWN], title=title).save(picture)
         _write(path, pairs)
         return pairs, picture if pairs else None
     row_of = {row["sample"]: row for row in benchmark.table.to_pylist()} if found else {}

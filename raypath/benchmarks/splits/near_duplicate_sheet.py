@@ -26,7 +26,7 @@ def sheet(pairs: Sequence[Pair], *, title: str = "Near-duplicates across splits"
     size = _MARGIN_PX + _PER_LINE * block_px, _TITLE_PX + num_lines * (_TILE_PX + _CAPTION_PX) + _MARGIN_PX // 2
     page = Image.new("RGB", size, WHITE)
     lettering = font(24, is_bold=True)
-    heading = fitted(f"{title}: {len(pairs):,}", lettering, size[0] - 2 * _MARGIN_PX)
+    heading = fitted(title, lettering, size[0] - 2 * _MARGIN_PX)
     ImageDraw.Draw(page).text((_MARGIN_PX, 20), heading, INK, lettering)
     for number, pair in enumerate(pairs):
         line, column = divmod(number, _PER_LINE)

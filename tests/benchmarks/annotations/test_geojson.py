@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from raypath.benchmarks.annotations.geojson import read_geojson
+from raypath.benchmarks.annotations.geojson import read_geojson, read_geojson_points
 from raypath.errors import BadInput
 
 OUTER = [[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]]
@@ -42,6 +42,34 @@ def test_multipolygons_classes_and_what_is_left_out(tmp_path):
     regions = read_geojson(write(tmp_path / "a.geojson", content))
     assert {name: area.area for name, area in regions.by_class.items()} == {"Stroma: Dense": 100, "Tumor": 10_000}
     assert regions.notes() == "1 Point left out, 1 unclassified left out"
+
+
+def test_points_have_the_class_of_their_feature(tmp_path):
+    content = [
+        feature([[1.5, 2], [3, 4, 0]], "MultiPoint", "cell"),
+        feature([OUTER]),
+        feature([5, 6], "Point", None),
+        feature([7, 8], "Point", "mitosis"),
+    ]
+    points, num_unnamed = read_geojson_points(write(tmp_path / "a.geojson", content))
+    assert points.xy.tolist() == [[1.5, 2], [3, 4], [7, 8]]
+    assert points.labels == ("cell", "cell", "mitosis")
+    assert num_unnamed == 1
+    points, num_unnamed = read_geojson_points(write(tmp_path / "a.geojson", [feature([OUTER])]))
+    assert (points.xy.shape, points.labels, num_unnamed) == ((0, 2), (), 0)
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "message"),
+    [
+        ([1], "its points are no pairs"),
+        (["a", 1], "its points are no pairs"),
+        ([1, float("nan")], "a point is not finite"),
+    ],
+)
+def test_what_is_no_point_is_refused_with_its_feature(tmp_path, coordinates, message):
+    with pytest.raises(BadInput, match=rf"bad\.geojson: feature 1 \(id 4e0ae1f2\): {message}"):
+        read_geojson_points(write(tmp_path / "bad.geojson", [feature(coordinates, "Point")]))
 
 
 def test_a_hole_that_leaves_its_polygon_is_repaired_and_counted(tmp_path):
