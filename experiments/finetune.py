@@ -30,6 +30,7 @@ from launch import say
 from nested import check_folds, outer_folds, place_of, score_folds, text_of_folds, write_folds
 from recipes.transfers import TRANSFERS
 from scoring import (
+    TOP_K,
     device_here,
     features_root,
     open_and_score,
@@ -182,9 +183,11 @@ def score_by_folds(
         f"test_{metric}_high": interval.high,
         f"test_{metric}_mean": float(np.mean(scores.repeats)),
     }
-    tracker.log_metrics(run_id, scores_of("test", first) | by_patient | of_all)
+    scores_of_test = scores_of("test", first)
+    tracker.log_metrics(run_id, scores_of_test | by_patient | of_all)
     tracker.set_tags(run_id, {"raypath.how": scores.how})
     say(f"nested: {text_of_folds(scores, interval, metric)}\n{scores.how}")
+    tell_objects("test", scores_of_test)
     tell_patients("test", by_patient, metric)
 
 
@@ -227,12 +230,23 @@ def show(
     predictions.save(run.path / f"{split}.parquet")
     tracker.log_metrics(run_id, scores | by_patient)
     say(f"{split}: {metric} {scores[f'{split}_{metric}']:.3f}  ({len(predictions.sample)} samples)")
+    tell_objects(split, scores)
     tell_patients(split, by_patient, metric)
+
+
+def tell_objects(split: str, scores: dict[str, float]) -> None:
+    """A line for the scores of objects, where masks number them."""
+    if f"{split}_object_f1" in scores:
+        f1, dice = (scores[f"{split}_object_{name}"] for name in ("f1", "dice"))
+        say(f"{split}: object F1 {f1:.3f}, object Dice {dice:.3f}")
 
 
 def tell_patients(split: str, scores: dict[str, float], metric: str) -> None:
     """A line for the scores of patients, where there are any."""
-    told = {f"{split}_patient_{metric}": f"{metric}, one answer per patient"}
+    told = {
+        f"{split}_patient_{metric}": f"{metric}, one answer per patient",
+        f"{split}_patient_top{TOP_K}_{metric}": f"of its top {TOP_K}",
+    }
     told |= {name: name.removeprefix(f"{split}_").replace("_", " ") for name in scores if "recognition_rate" in name}
     lines = [f"{text} {scores[name]:.3f}" for name, text in told.items() if name in scores]
     if lines:

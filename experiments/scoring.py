@@ -3,6 +3,7 @@
 One decision: there is one ledger for all runs, and one function that hands test rows to a fitted protocol.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from raypath.run_folder import runs_root
 from raypath.study.statistics import Interval
 
 LEDGER = "test_openings.jsonl"
+TOP_K = 10  # samples of a patient: the middle one of 1, 5, 10, 50, 100 that mahmoodlab/CONCH tries (run_mizero in zeroshot_path.py)
 
 
 def refuse_monitored(source: str, benchmark: Benchmark) -> None:
@@ -86,16 +88,23 @@ def transfer_tags(config: TransferConfig, benchmark: Benchmark) -> dict[str, Any
 
 
 def patient_scores_of(split: str, predictions: Said, config: TransferConfig) -> dict[str, float]:
-    """Scores of patients, named for MLflow: of what their samples say together, where some patient has several samples and each
-    has one label; of BreaKHis the recognition rates at each magnification as well. Empty where there is no such thing.
+    """Scores of patients, named for MLflow; empty where there is no such thing.
+
+    {split}_patient_...         of what their samples say together, where some patient has several samples and each has one label:
+                                the mean of all of them
+    {split}_patient_top10_...   the same, where some patient has more than TOP_K samples: of each class its TOP_K highest alone, so
+                                that a class which few tiles show is not outvoted
+    {split}_recognition_rate_...   of BreaKHis, at each magnification
     """
     if isinstance(predictions, PixelPredictions) or None in predictions.patient:
         return {}
     scores = {}
     kinds = set(zip(predictions.patient, predictions.label.tolist(), strict=True))
-    num_patients = len(set(predictions.patient))
-    if len(kinds) == num_patients < len(predictions.sample):
+    num_samples = Counter(predictions.patient)
+    if len(kinds) == len(num_samples) < len(predictions.sample):
         scores |= scores_of(f"{split}_patient", of_patients(predictions))
+        if max(num_samples.values()) > TOP_K:
+            scores |= scores_of(f"{split}_patient_top{TOP_K}", of_patients(predictions, top_k=TOP_K))
     if isinstance(config.benchmark, BreaKHisSettings):
         rates = recognition_rates(predictions, lambda sample: f"{magnification_of(sample)}x")
         scores |= {f"{split}_recognition_rate_{name}": rate.rate for name, rate in rates.items()}

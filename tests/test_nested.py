@@ -436,9 +436,18 @@ def test_patients_have_scores_where_they_have_one_label_and_several_samples(conf
     said = predictions_of("12345", ["p", "p", "p", "q", "q"], labels, right)
     found = patient_scores_of("test", said, config)
     assert found["test_patient_accuracy"] == 0.5 + 0.5 * (np.mean([0.9, 0.2]) > 0.5)
+    assert not [name for name in found if "top" in name], "nobody has more than ten"
     assert patient_scores_of("test", predictions_of("12345", "pqrst", labels, right), config) == {}
     assert patient_scores_of("test", predictions_of("12345", ["p"] * 5, labels, right), config) == {}
     assert patient_scores_of("test", predictions_of("12345", [None, *"pqrs"], labels, right), config) == {}
+
+
+def test_ten_tiles_that_show_a_class_are_not_outvoted_by_forty_that_show_none(config):
+    patients, labels = ["p"] * 50 + ["q"] * 3, [1] * 50 + [0] * 3
+    right = [True] * 10 + [False] * 40 + [True] * 3
+    said = predictions_of([str(n) for n in range(53)], patients, labels, right)
+    found = patient_scores_of("test", said, config)
+    assert (found["test_patient_accuracy"], found["test_patient_top10_accuracy"]) == (0.5, 1.0)
 
 
 def test_breakhis_has_rates_by_magnification(config):

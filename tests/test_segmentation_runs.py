@@ -76,6 +76,10 @@ def test_a_run_leaves_scores_predictions_and_a_picture(kind, config, tmp_path, m
         assert sorted(predictions.sample) == rows["sample"].to_pylist()
         assert mlflow_run.data.metrics[f"{split}_miou_macro"] == scores["miou_macro"] > 0.5  # of one class: 0.35
         assert f"{split}: miou_macro {scores['miou_macro']:.3f}  (4 samples)" in said
+        assert [image.num_true for image in predictions.objects] == [1] * 4
+        assert mlflow_run.data.metrics[f"{split}_object_f1"] == scores["object_f1"] > 0
+        assert mlflow_run.data.metrics[f"{split}_object_dice"] == scores["object_dice"] > 0
+        assert f"{split}: object F1 {scores['object_f1']:.3f}, object Dice {scores['object_dice']:.3f}" in said
     opening = json.loads((tmp_path / "runs" / LEDGER).read_text())
     assert opening["data_hash"] == benchmark.data_hash
 

@@ -45,15 +45,17 @@ def assemble(
     classes: Sequence[str] = (),
     primary: Primary | None = None,
     mask_rule: MaskRule = "none",
+    has_objects: bool = False,
     is_split_chosen: bool = False,
 ) -> Benchmark:
     """The benchmark of `rows`.
 
     `classes` fixes the order of the classes (else sorted names). With a `mask_rule` classes belong to pixels: `classes` are
-    those of mask values 0, 1, ..., every row has a mask, and labels only stratify the split. `primary`: else balanced accuracy,
-    the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. `is_split_chosen`: the given split was asked for by
-    name; one of k folds always is. Raises BadInput for a patient, slide or pixel in two splits unless `split.waive` names it, for a
-    class (or stratum) that is not in all three splits or is written in two ways, and for fewer than two classes.
+    those of mask values 0, 1, ..., every row has a mask, and labels only stratify the split. `has_objects`: masks number objects.
+    `primary`: else balanced accuracy, the AUROC for a binary set whose larger class exceeds 60 %, or macro mIoU. `is_split_chosen`:
+    the given split was asked for by name; one of k folds always is. Raises BadInput for a patient, slide or pixel in two splits
+    unless `split.waive` names it, for a class (or stratum) that is not in all three splits or is written in two ways, and for fewer
+    than two classes.
     """
     is_dense = mask_rule != "none"
     strata = _strata(rows, () if is_dense else classes, name, at_least=1 if is_dense else 2)
@@ -83,6 +85,7 @@ def assemble(
         data_hash=hash_rows(zip(samples, labels, splits, patients, content, strict=True), strata),
         split_note="; ".join(filter(None, said)),
         mask_rule=mask_rule,
+        has_objects=has_objects,
         strata=strata if is_dense else (),
         built=compare(rows, facts) if facts.counts else (),
         is_split_chosen=is_split_chosen or split.num_folds is not None,

@@ -83,6 +83,8 @@ class Benchmark:
     """Where the split comes from, and what is odd about the data, for the report."""
     mask_rule: MaskRule = "none"
     """How the values of a mask file become classes (see `raypath.data.masks`)."""
+    has_objects: bool = False
+    """Whether its masks number objects (glands, nuclei): objects are scored too then, beside pixels."""
     strata: tuple[str, ...] = ()
     """What `label` numbers where classes belong to pixels; else empty, and `label` numbers `classes`."""
     built: tuple[Count, ...] = ()
@@ -99,6 +101,8 @@ class Benchmark:
             raise ValueError(
                 f"{self.name}: table columns {self.table.schema.names}, expected IMAGE_SCHEMA or TILE_SCHEMA"
             )
+        if self.has_objects and (self.mask_rule != "binary" or "path" not in self.table.column_names):
+            raise ValueError(f"{self.name}: numbered objects need masks of images, and mask_rule binary")
 
     def rows(self, split: str) -> pa.Table:
         """The rows of "train" or "val". Raises BadInput for "test": that is opened through `open_test`."""

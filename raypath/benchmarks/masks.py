@@ -4,8 +4,9 @@
     manifest.csv                       image (or path), a column that begins with "mask", and if known label, patient, split
 
 One decision: which class a value of a mask is, is said and never guessed: by the rule (`raypath.data.masks`) and by the names of
-the classes in their order. So that it cannot be said wrongly, every mask is read once, and every one that does not fit its image
-or holds a class without a name is listed. That costs a decoding of each image and mask (some 10 ms for 1 Mpx).
+the classes in their order; whether masks number objects is said too. So that nothing can be said wrongly, every mask is read once,
+and every one that does not fit its image or holds a class without a name is listed. That costs a decoding of each image and mask
+(some 10 ms for 1 Mpx).
 """
 
 from collections.abc import Sequence
@@ -13,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from raypath.benchmarks.assembling import assemble
 from raypath.benchmarks.benchmark import Benchmark
 from raypath.benchmarks.facts import Facts
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import setting
-from raypath.data.image_files import UNREADABLE, open_image
+from raypath.data.image_files import UNREADABLE, open_image, size_of
 from raypath.data.image_rows import MANIFEST_NAMES, MAX_SHOWN, ImageRow, read_image_rows
-from raypath.data.masks import read_mask
+from raypath.data.masks import read_mask, read_objects
 from raypath.errors import BadInput
 
 
@@ -34,6 +37,8 @@ class MasksSettings:
     mpp: float | None = None
     """um per px of the images; null: nobody knows."""
     mask_rule: Literal["values", "binary", "channels"] = "binary"
+    has_objects: bool = False
+    """Whether each mask numbers its objects (1, 2, ...; 0: none), for scores of objects beside those of pixels."""
     classes: tuple[str, ...] = ("background", "foreground")
     """Names of classes 0, 1, ... as the rule makes them."""
     stratum: str = "label"
@@ -49,9 +54,15 @@ class MasksSettings:
         if len(self.classes) < 2 or (self.mask_rule == "binary" and len(self.classes) != 2):
             wanted = "two names" if self.mask_rule == "binary" else "a name for each class, at least two"
             raise BadInput(f"benchmark.classes={self.classes!r}: mask_rule={self.mask_rule} needs {wanted}")
+        if self.has_objects and self.mask_rule != "binary":
+            raise BadInput(
+                f"benchmark.has_objects: mask_rule={self.mask_rule}; objects are numbered where there is one class of them (binary)"
+            )
         path = Path(self.path)
         rows, note = read_image_rows(path, label=self.stratum, has_masks=True)
         check_masks(rows, self.mask_rule, self.classes)
+        if self.has_objects:
+            check_objects(rows)
         name = self.name or (path.parent if path.name in MANIFEST_NAMES else path.absolute()).name or path.stem
         facts = Facts(title=name, source=str(path), licence="not stated", mpp=self.mpp)
         return assemble(
@@ -63,6 +74,7 @@ class MasksSettings:
             notes=[note],
             classes=self.classes,
             mask_rule=self.mask_rule,
+            has_objects=self.has_objects,
         )
 
 
@@ -75,6 +87,18 @@ def check_masks(rows: Sequence[ImageRow], rule: str, classes: Sequence[str]) -> 
         raise BadInput(
             "\n".join([f"{len(faults)} of {len(rows)} masks cannot be used; {hint}", *faults[:MAX_SHOWN], *more])
         )
+
+
+def check_objects(rows: Sequence[ImageRow]) -> None:
+    """Raises BadInput if no mask numbers more than one object; masks that `check_masks` has passed."""
+    for row in rows:
+        numbers = read_objects(str(row.mask), size=size_of(str(row.path)))
+        if len(np.unique(numbers[numbers > 0])) > 1:
+            return
+    raise BadInput(
+        f"benchmark.has_objects: none of {len(rows)} masks has another value than 0 and one more, e.g. {rows[0].mask}: they number"
+        " no objects; set benchmark.has_objects=false"
+    )
 
 
 def _fault(row: ImageRow, rule: str, classes: Sequence[str]) -> str | None:

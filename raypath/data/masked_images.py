@@ -16,19 +16,22 @@ import numpy as np
 import pyarrow as pa
 
 from raypath.data.image_files import UNREADABLE, open_image, size_of
-from raypath.data.masks import MaskRule, read_mask
+from raypath.data.masks import MaskRule, read_mask, read_objects
 from raypath.errors import BadInput
 
 MAX_BYTES = 8 << 30
 _BYTES_PER_PX = 4  # RGB and a class
+_BYTES_OF_OBJECTS = 2  # more, for up to 65,535 objects in an image
 _NUM_THREADS = 4
 
 Masked = tuple[np.ndarray, np.ndarray]
 """An image uint8 [H, W, 3] and its classes uint8 [H, W]."""
 
 
-def read_masked(rows: pa.Table, rule: MaskRule, classes: Sequence[str]) -> list[Masked]:
+def read_masked(rows: pa.Table, rule: MaskRule, classes: Sequence[str], *, has_objects: bool = False) -> list[Masked]:
     """Image and mask of each row of a segmentation benchmark (IMAGE_SCHEMA), in their order.
+
+    `has_objects`: the numbers of objects stand where classes would, as `read_objects` gives them.
 
     Raises BadInput, with file and reason, for what cannot be read, a mask that does not fit its image, a value that is none of
     `classes`, and a set of more than MAX_BYTES, with its size.
@@ -40,8 +43,9 @@ def read_masked(rows: pa.Table, rule: MaskRule, classes: Sequence[str]) -> list[
     groups = [[samples[number] for number in numbers] for numbers in of_file.values()]
     read: list[Masked | None] = [None] * len(samples)
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        check_size(sum(pool.map(_num_px, groups)), len(samples))
-        parts = pool.map(lambda group: _read(group, rule, len(classes)), groups)
+        bytes_per_px = _BYTES_PER_PX + has_objects * _BYTES_OF_OBJECTS
+        check_size(sum(pool.map(_num_px, groups)), len(samples), bytes_per_px)
+        parts = pool.map(lambda group: _read(group, rule, len(classes), has_objects), groups)
         for numbers, found in zip(of_file.values(), parts):
             for number, masked in zip(numbers, found):
                 read[number] = masked
@@ -59,22 +63,23 @@ def _num_px(group: list[dict]) -> int:
     return len(group) * width * height
 
 
-def check_size(num_px: int, num_samples: int) -> None:
+def check_size(num_px: int, num_samples: int, bytes_per_px: int = _BYTES_PER_PX) -> None:
     """Raise BadInput, with the size, for more pixels than are held in memory."""
-    if num_px * _BYTES_PER_PX > MAX_BYTES:
+    if num_px * bytes_per_px > MAX_BYTES:
         raise BadInput(
-            f"{num_samples} images with masks are {num_px * _BYTES_PER_PX / 2**30:.1f} GiB, more than the"
+            f"{num_samples} images with masks are {num_px * bytes_per_px / 2**30:.1f} GiB, more than the"
             f" {MAX_BYTES / 2**30:.0f} GiB that are held in memory: cap the samples (per_class_train)"
         )
 
 
-def _read(group: list[dict], rule: MaskRule, num_classes: int) -> list[Masked]:
+def _read(group: list[dict], rule: MaskRule, num_classes: int, has_objects: bool) -> list[Masked]:
     """The samples of one file."""
     first = group[0]
     try:
         image = open_image(first["path"], item=first["item"])
-        mask = read_mask(first["mask"], rule, size=image.size, item=first["item"])
-        if mask.max() >= num_classes:
+        place = {"size": image.size, "item": first["item"]}
+        mask = read_objects(first["mask"], **place) if has_objects else read_mask(first["mask"], rule, **place)
+        if not has_objects and mask.max() >= num_classes:
             raise ValueError(f"its mask has the value {mask.max()}: expected classes 0 to {num_classes - 1}")
         return [_cut(np.array(image), mask, row["box"]) for row in group]
     except UNREADABLE as error:

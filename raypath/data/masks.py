@@ -6,10 +6,12 @@ One decision: how values become classes is a rule of the benchmark and never gue
     .npy                      [H, W], or with `item` [N, H, W]; with a channel per class another axis [C] after it (PanNuke)
     .xml                      regions of Aperio ImageScope (MoNuSeg): inside is 1, but not in regions marked as negative
 
+Where values number objects (`read_objects`), regions are numbered in their order.
+
 Lossy files (JPEG) are no masks: their values are not what was drawn. Costs one decoding, or about 1 ms per region drawn.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -34,12 +36,8 @@ def read_mask(path: str, rule: MaskRule, *, size: tuple[int, int], item: int | N
     Raises ValueError (or SyntaxError, for XML) for another extent, for values that are no class numbers of 0 to 255, and for what
     is no mask; OSError for a file that is not readable; IndexError for an item that is not there.
     """
-    values = _values(local_path(path), size, item)
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise ValueError("its mask has values that are no whole numbers: expected classes or instances")
-    values = _claimed(values) if rule == "channels" else _single(values)
-    if values.shape != (size[1], size[0]):
-        raise ValueError(f"its mask is {values.shape[1]} x {values.shape[0]} px, the image {size[0]} x {size[1]}")
+    values = _values(local_path(path), size, item, draw_polygons)
+    values = _fitting(_claimed(values) if rule == "channels" else _single(values), size)
     if rule == "binary":
         return (values != 0).astype(np.uint8)
     if values.min() < 0 or values.max() > np.iinfo(np.uint8).max:
@@ -49,14 +47,35 @@ def read_mask(path: str, rule: MaskRule, *, size: tuple[int, int], item: int | N
     return values.astype(np.uint8)
 
 
-def _values(path: str, size: tuple[int, int], item: int | None) -> np.ndarray:
+def read_objects(path: str, *, size: tuple[int, int], item: int | None = None) -> np.ndarray:
+    """The number of the object at each pixel, [H, W], 0 for none, in the smallest of uint8, uint16 and uint32 that holds them all.
+
+    What is not 0 here is 1 by the rule "binary". Raises what `read_mask` raises, ValueError for numbers below 0 as well.
+    """
+    numbers = _fitting(_single(_values(local_path(path), size, item, number_polygons)), size)
+    lowest, highest = int(numbers.min()), int(numbers.max())
+    if lowest < 0 or highest > np.iinfo(np.uint32).max:
+        raise ValueError(f"its mask has values from {lowest} to {highest}: expected numbers of objects, 0 for none")
+    return numbers.astype(np.min_scalar_type(highest))
+
+
+def _fitting(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The same [H, W], which is that of the image, of whole numbers."""
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise ValueError("its mask has values that are no whole numbers: expected classes or instances")
+    if values.shape != (size[1], size[0]):
+        raise ValueError(f"its mask is {values.shape[1]} x {values.shape[0]} px, the image {size[0]} x {size[1]}")
+    return values
+
+
+def _values(path: str, size: tuple[int, int], item: int | None, draw: Callable[..., np.ndarray]) -> np.ndarray:
     if item is not None and item < 0:
         raise IndexError(f"mask {item}: masks are numbered from 0")
     if path.lower().endswith(".npy"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         return np.array(array if item is None else array[item])
     if path.lower().endswith(".xml"):
-        return draw_polygons(*read_polygons(path), size)
+        return draw(*read_polygons(path), size)
     with Image.open(path, formats=_FORMATS) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise ValueError(f"its mask has {image.n_frames} pages: expected one")
@@ -113,14 +132,23 @@ def draw_polygons(inside: Sequence[np.ndarray], holes: Sequence[np.ndarray], siz
     rule; one of less than three corners has no inside. (Drawing with Pillow takes the outline in as well, which makes a nucleus of
     20 px a tenth larger.)
     """
-    mask = np.zeros((size[1], size[0]), bool)
-    for polygons, value in ((inside, True), (holes, False)):
-        for corners in polygons:
-            _fill(mask, corners, value)
-    return mask.astype(np.uint8)
+    return (number_polygons(inside, holes, size) != 0).astype(np.uint8)
 
 
-def _fill(mask: np.ndarray, corners: np.ndarray, value: bool) -> None:
+def number_polygons(inside: Sequence[np.ndarray], holes: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The same with the number of the polygon, from 1 in the order of `inside`: uint8, uint16 or uint32 [H, W].
+
+    Where two overlap the pixel is the first one's, as in the script that came with MoNuSeg (he_to_binary_mask.m).
+    """
+    mask = np.zeros((size[1], size[0]), np.min_scalar_type(len(inside)))
+    for number in range(len(inside), 0, -1):
+        _fill(mask, inside[number - 1], number)
+    for corners in holes:
+        _fill(mask, corners, 0)
+    return mask
+
+
+def _fill(mask: np.ndarray, corners: np.ndarray, value: int) -> None:
     """Set the pixels inside; only those of the polygon's own box are asked."""
     if len(corners) < _NUM_CORNERS:
         return

@@ -25,17 +25,21 @@ Said = Predictions | PixelPredictions
 _LEAST_CROPS = 64  # for batch norm's statistics: a batch of the second paper
 
 
-def read_samples(config: TransferConfig, benchmark: Benchmark, rows: pa.Table, fed: Feeding) -> Parts:
-    """Rows of the benchmark in memory, as the encoder is fed with them."""
+def read_samples(
+    config: TransferConfig, benchmark: Benchmark, rows: pa.Table, fed: Feeding, *, is_scored: bool = True
+) -> Parts:
+    """Rows of the benchmark in memory, as the encoder is fed with them; `is_scored`: and with all that scores need."""
     if isinstance(config.protocol, FinetuneSettings):
         return Samples.of(rows, benchmark.classes, fed.frame)
-    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, mpp=benchmark.mpp, fed_mpp=fed.mpp)
+    has_objects = is_scored and benchmark.has_objects
+    scales = {"mpp": benchmark.mpp, "fed_mpp": fed.mpp}
+    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, **scales, has_objects=has_objects)
 
 
 def training_samples(config: TransferConfig, benchmark: Benchmark, fed: Feeding) -> tuple[Parts, Parts]:
     """Train (within the label budget) and val."""
-    parts = (train_rows(config, benchmark), benchmark.rows("val"))
-    return tuple(read_samples(config, benchmark, rows, fed) for rows in parts)
+    train = read_samples(config, benchmark, train_rows(config, benchmark), fed, is_scored=False)
+    return train, read_samples(config, benchmark, benchmark.rows("val"), fed)
 
 
 def train_weights(

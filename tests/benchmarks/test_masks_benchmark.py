@@ -1,6 +1,7 @@
 """Images of one's own with masks: folders and manifests, and every fault of a mask in one list."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,6 +138,20 @@ def test_what_is_missing_is_refused(tmp_path):
         MasksSettings().load(0)
     with pytest.raises(BadInput, match="mask_rule=binary needs two names"):
         MasksSettings(path=str(tmp_path), classes=("a", "b", "c")).load(0)
+
+
+def test_numbered_objects_are_asked_for_and_must_be_there(tmp_path):
+    for highest in (1, 4):
+        write_pairs(tmp_path / str(highest), [f"a{i}" for i in range(10)], highest=highest)
+    assert not MasksSettings(path=str(tmp_path / "4")).load(0).has_objects
+    benchmark = MasksSettings(path=str(tmp_path / "4"), has_objects=True).load(0)
+    assert (benchmark.has_objects, benchmark.mask_rule) == (True, "binary")
+    with pytest.raises(BadInput, match="none of 10 masks has another value than 0 and one more"):
+        MasksSettings(path=str(tmp_path / "1"), has_objects=True).load(0)
+    with pytest.raises(BadInput, match=r"has_objects: mask_rule=values; objects are numbered where there is one class"):
+        MasksSettings(path=str(tmp_path / "4"), has_objects=True, mask_rule="values").load(0)
+    with pytest.raises(ValueError, match="numbered objects need masks of images"):
+        replace(benchmark, mask_rule="values")
 
 
 SETS = [("glas", 145, "grade"), ("monuseg", 24, "label"), ("dsb2018_stained", 53, "label")]

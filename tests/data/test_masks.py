@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from raypath.data.masks import draw_polygons, read_mask, read_polygons
+from raypath.data.masks import draw_polygons, number_polygons, read_mask, read_objects, read_polygons
 
 
 def is_inside(x, y, corners):
@@ -197,3 +197,34 @@ def test_endings_in_capitals_are_the_same_formats(tmp_path):
     for name in ("m.NPY", "m.PNG"):
         assert read_mask(str(tmp_path / name), "values", size=(3, 2)).tolist() == values.tolist()
     assert read_mask(str(tmp_path / "m.XML"), "values", size=(3, 2)).tolist() == [[1, 1, 0]] * 2
+
+
+@pytest.mark.parametrize(("highest", "dtype"), [(7, np.uint8), (300, np.uint16), (70_000, np.uint32)])
+def test_objects_keep_their_numbers_in_few_bytes(tmp_path, highest, dtype):
+    numbers = np.array([[0, 3, highest], [0, 0, highest]], np.int64)
+    np.save(tmp_path / "a.npy", numbers)
+    found = read_objects(str(tmp_path / "a.npy"), size=(3, 2))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, numbers)
+    np.testing.assert_array_equal(found > 0, read_mask(str(tmp_path / "a.npy"), "binary", size=(3, 2)))
+    for wrong, message in (
+        (numbers - 1, "values from -1"),
+        (numbers / 2, "no whole numbers"),
+        (numbers.T, "is 2 x 3 px"),
+    ):
+        np.save(tmp_path / "b.npy", wrong)
+        with pytest.raises(ValueError, match=message):
+            read_objects(str(tmp_path / "b.npy"), size=(3, 2))
+
+
+def test_regions_are_numbered_in_their_order_and_the_first_has_what_two_claim(tmp_path):
+    first, second, hole = ([(a, a), (b, a), (b, b), (a, b)] for a, b in ((0, 4), (2, 8), (6, 7)))
+    path = write_xml(tmp_path / "a.xml", [region(first), region(hole, 2, negative=1), region(second, 3)])
+    expected = np.zeros((9, 9), np.uint8)
+    expected[2:8, 2:8] = 2
+    expected[0:4, 0:4] = 1
+    expected[6, 6] = 0
+    np.testing.assert_array_equal(read_objects(path, size=(9, 9)), expected)
+    np.testing.assert_array_equal(read_mask(path, "values", size=(9, 9)), expected > 0)
+    many = [np.array([(k, 0), (k + 1, 0), (k + 1, 1), (k, 1)]) for k in range(300)]
+    assert number_polygons(many, [], (300, 1)).tolist() == [list(range(1, 301))]

@@ -5,7 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from raypath.benchmarks.metrics.objects import compare_objects, label_objects
+from raypath.benchmarks.metrics.pixels import score_pixels
 from raypath.data.masked_resampling import resampled
 from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.whole_images import at_extent
@@ -101,3 +104,53 @@ def test_some_of_the_images_keep_what_belongs_to_them(benchmark):
             of.predictions(lambda image: YES[:, : image.shape[0], : image.shape[1]]) for of in (samples, some)
         )
         np.testing.assert_array_equal(part.confusion, whole.confusion[[3, 1]])
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """The ellipses cut in two by a number, 200 left of the middle and 3 right of it; above 255 in every other image."""
+    folder = tmp_path_factory.mktemp("numbered")
+    benchmark = segmented.benchmark(folder, num=10)
+    for place, path in enumerate(benchmark.table["mask"].to_pylist()):
+        with Image.open(path) as image:
+            mask = np.array(image) > 0
+        is_left = np.arange(mask.shape[1]) < mask.shape[1] // 2
+        Image.fromarray(mask * np.where(is_left, 200 + 300 * (place % 2), 3).astype(np.uint16)).save(path)
+    return replace(benchmark, has_objects=True)
+
+
+def numbered_at(benchmark, fed_mpp):
+    how = {"mpp": benchmark.mpp, "fed_mpp": fed_mpp, "has_objects": True}
+    return MaskedSamples.of(benchmark.rows("train"), benchmark.classes, benchmark.mask_rule, **how)
+
+
+def test_numbers_of_objects_are_kept_beside_the_same_classes(numbered):
+    plain, own = samples_at(numbered, None), numbered_at(numbered, None)
+    assert plain.objects is None
+    assert equal(plain, own)
+    assert {numbers.dtype for numbers in own.objects} == {np.dtype(np.uint8), np.dtype(np.uint16)}
+    for (_, mask), numbers in zip(own.masked, own.objects, strict=True):
+        np.testing.assert_array_equal(numbers > 0, mask == 1)
+        assert len(np.unique(numbers)) == 3
+    assert samples_at(numbered, 2 * MPP).truth[1].shape == numbered_at(numbered, 2 * MPP).objects[1].shape == (64, 80)
+
+
+@pytest.mark.parametrize("fed_mpp", [None, 0.8])
+def test_objects_are_the_connected_parts_of_what_is_said_against_the_numbers_of_the_truth(numbered, fed_mpp):
+    samples = numbered_at(numbered, fed_mpp)
+    masks = {image.tobytes(): mask for image, mask in samples.masked}
+
+    def knows(image):
+        return np.eye(2, dtype=np.float32)[masks[image.tobytes()]].transpose(2, 0, 1).copy()
+
+    said = samples.predictions(knows)
+    for number, (image, _) in enumerate(samples.masked):
+        called = at_extent(knows(image), (64, 80)).argmax(0)
+        assert said.objects[number] == compare_objects(samples.objects[number], label_objects(called == 1))
+        assert (said.objects[number].num_true, said.objects[number].num_predicted) == (2, 1)
+    scores = score_pixels(said)
+    assert scores["object_recall"] <= 0.5, "one ellipse is said where two are drawn"
+    assert 0.3 < scores["object_dice"] < 0.9 < scores["dice_macro"]
+    some = samples.take(np.array([3, 1])).predictions(knows)
+    assert some.objects == (said.objects[3], said.objects[1])
+    assert samples_at(numbered, fed_mpp).predictions(knows).objects is None

@@ -1,5 +1,7 @@
 """Two ranks over gloo learn what one learns, with shares of unequal size, and look at val together."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from raypath.models import build_encoder
 from raypath.protocols import FinetuneSettings, SegmentSettings, finetune, segment
 from raypath.protocols.masked_samples import MaskedSamples
 from raypath.protocols.ranks import check_batch, own_share
+from raypath.protocols.segment import look, segmenter_of
 from tests.protocols import segmented, small
 from tests.training.gloo_ranks import RanksFailed, run_ranks
 
@@ -52,6 +55,22 @@ def test_two_ranks_learn_what_one_learns(train):
         assert own == pytest.approx(alone, rel=1e-3)
     assert first[1] == look
     np.testing.assert_allclose(first[2], val, atol=1e-3)
+
+
+def objects_looked_at(rank):
+    settings = SegmentSettings(crop_px=32, head="unet")
+    val = masked(3, seed=2)
+    val = replace(val, objects=[mask * np.uint8(9) for _, mask in val.masked])
+    torch.manual_seed(0)
+    model = segmenter_of(build_encoder(small.TINY, seed=0), 2, settings)
+    return look(model, val, settings, CPU)[0].objects
+
+
+def test_two_ranks_count_the_objects_that_one_counts():
+    alone = objects_looked_at(0)
+    assert [image.num_true for image in alone] == [1, 1, 1]
+    assert len({image.area_true for image in alone}) == 3, "else their order could not be seen"
+    assert run_ranks(objects_looked_at, 2) == [alone, alone]
 
 
 def test_a_batch_smaller_than_the_workers_is_refused():

@@ -23,8 +23,9 @@ P = TypeVar("P", Predictions, PixelPredictions)
 def gathered(parts: Sequence[P], samples: Sequence[str]) -> P:
     """The predictions of all `parts` in the order of `samples`, the ids that were expected.
 
-    A worker without a sample has no part. Raises BadInput for no part, for parts of two kinds or with different classes, and for
-    samples that came twice, that nobody predicted, or that were not asked for: each with their number and the first name.
+    A worker without a sample has no part. Raises BadInput for no part, for parts of two kinds or with different classes, for
+    objects that only some of them counted, and for samples that came twice, that nobody predicted, or that were not asked for: each
+    with their number and the first name.
     """
     if not parts:
         raise BadInput(f"gathering: no worker predicted anything; expected {len(samples)} samples")
@@ -35,6 +36,8 @@ def gathered(parts: Sequence[P], samples: Sequence[str]) -> P:
                 f"gathering: {type(part).__name__} of classes {', '.join(part.classes)} beside {type(first).__name__} of "
                 f"{', '.join(first.classes)}; expected one kind from every worker"
             )
+    if len({getattr(part, "objects", None) is None for part in parts}) > 1:
+        raise BadInput("gathering: some parts count objects and some do not; expected one kind from every worker")
     _check_ids([sample for part in parts for sample in part.sample], samples)
     place = {sample: row for row, sample in enumerate(sample for part in parts for sample in part.sample)}
     return _joined(parts).take([place[sample] for sample in samples])
@@ -60,6 +63,9 @@ def _joined(parts: Sequence[P]) -> P:
     sample = [sample for part in parts for sample in part.sample]
     patient = [patient for part in parts for patient in part.patient]
     if isinstance(parts[0], PixelPredictions):
-        return PixelPredictions(sample, patient, np.concatenate([p.confusion for p in parts]), parts[0].classes)
+        confusion, classes = np.concatenate([p.confusion for p in parts]), parts[0].classes
+        has_objects = parts[0].objects is not None
+        objects = [image for part in parts for image in part.objects] if has_objects else None
+        return PixelPredictions(sample, patient, confusion, classes, objects)
     label, probability = (np.concatenate([getattr(p, name) for p in parts]) for name in ("label", "probability"))
     return Predictions(sample, patient, label, probability, parts[0].classes)

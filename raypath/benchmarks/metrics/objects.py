@@ -12,8 +12,13 @@ objects of one image,
     Hausdorff    the same mean of the Hausdorff distance in px; an object without a partner takes the nearest of its image, and
                  where the other mask has no object at all the distance is infinite.
 
-One decision: an image is a few sums, which add up over a set in any order. What it costs: 30 ms of CPU for 775 x 522 px,
-and with the Hausdorff distance about 0.1 s more (an image of GlaS with 4 to 31 glands).
+Where a network says only which pixels are gland, its objects are the connected parts of them (`label_objects`). However small, each
+counts: the challenge's code drops none either. What entrants cleaned away before (holes, parts below some size; Sirinukunwattana et
+al., section 4) differs from one to the next, so a network scored here as it is may stand below one that was tidied.
+
+One decision: an image is a few sums, which add up over a set in any order. What it costs: 7 ms of CPU for 775 x 522 px and the
+labelling 1 ms; with the Hausdorff distance about 0.1 s more (an image of GlaS with 4 to 31 glands), and 20 s for 1 Mpx with 400
+nuclei.
 """
 
 import math
@@ -67,7 +72,7 @@ def compare_objects(truth: np.ndarray, predicted: np.ndarray, *, with_hausdorff:
     shared, area_T, area_P = _shared_areas(truth, predicted)
     dice = 2 * shared / (area_T[:, None] + area_P)
     partner_T, partner_P = _partners(shared), _partners(shared.T)
-    pixels_T, pixels_P = _pixels(truth), _pixels(predicted)
+    pixels_T, pixels_P = (_pixels(truth), _pixels(predicted)) if with_hausdorff else ([], [])
     return ObjectCounts(
         num_true=len(area_T),
         num_predicted=len(area_P),
@@ -82,7 +87,8 @@ def compare_objects(truth: np.ndarray, predicted: np.ndarray, *, with_hausdorff:
 
 
 def score_objects(images: Sequence[ObjectCounts]) -> dict[str, float | int | None]:
-    """Scores of a set: object_f1, object_precision, object_recall, object_dice, object_hausdorff_px, num_true, num_predicted.
+    """Scores of a set: object_f1, object_precision, object_recall, object_dice, object_hausdorff_px, num_true_objects,
+    num_predicted_objects.
 
     NaN where nothing could be counted (no object in either mask; precision without a prediction). object_hausdorff_px is None
     where an image was compared without. Raises BadInput for no image.
@@ -99,8 +105,8 @@ def score_objects(images: Sequence[ObjectCounts]) -> dict[str, float | int | Non
         "object_recall": _ratio(num_matched, num_true),
         "object_dice": _mean_of_halves(images, "dice", without=0.0),
         "object_hausdorff_px": _mean_of_halves(images, "hausdorff", without=math.inf) if is_measured else None,
-        "num_true": num_true,
-        "num_predicted": num_predicted,
+        "num_true_objects": num_true,
+        "num_predicted_objects": num_predicted,
     }
 
 
@@ -122,13 +128,19 @@ def _mean_of_halves(images: Sequence[ObjectCounts], what: str, without: float) -
 
 def _shared_areas(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels of each pair of objects, int64 [T, P], and of each object, [T] and [P]; objects in the order of their numbers."""
-    (true_numbers, row), (predicted_numbers, column) = (
-        np.unique(np.append(mask.reshape(-1), mask.dtype.type(0)), return_inverse=True) for mask in (truth, predicted)
-    )  # with one more 0 there is always a row and a column of "none", which are taken off again
-    pairs = row * len(predicted_numbers) + column
-    table = np.bincount(pairs, minlength=len(true_numbers) * len(predicted_numbers))
-    table = table.reshape(len(true_numbers), len(predicted_numbers))
-    return table[1:, 1:], table.sum(axis=1)[1:], table.sum(axis=0)[1:]
+    (num_rows, row), (num_columns, column) = (_places(mask.reshape(-1)) for mask in (truth, predicted))
+    table = np.bincount(row * num_columns + column, minlength=num_rows * num_columns).reshape(num_rows, num_columns)
+    return table[1:, 1:], table.sum(axis=1)[1:], table.sum(axis=0)[1:]  # without the row and the column of "none"
+
+
+def _places(mask: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many numbers occur, 0 always among them, and for each pixel its number's place in their order, int64 [A]."""
+    if mask.max(initial=0) > mask.size:  # sparse: sorting needs less memory than counting
+        numbers, place = np.unique(np.append(mask, mask.dtype.type(0)), return_inverse=True)
+        return len(numbers), place[:-1]
+    is_there = np.bincount(mask, minlength=1) > 0
+    is_there[0] = True
+    return int(is_there.sum()), (np.cumsum(is_there) - 1)[mask]
 
 
 def _partners(shared: np.ndarray) -> dict[int, int]:

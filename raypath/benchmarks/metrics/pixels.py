@@ -3,20 +3,20 @@
 One decision: an image is its confusion matrix. Every score here is a function of how many pixels of class i were called class j,
 counts of images add up, and so the pixels of a whole test set are pooled exactly, in whole numbers, in any order and over any
 number of workers. Masks are never kept; predictions are K * K numbers per image with its sample and patient ids, and another
-score years later needs no network.
+score years later needs no network. Where masks number objects, an image has the sums of its objects besides (see `objects`).
 
 Pooled over the set, as Kawai et al. 2023 score segPANDA200 (their class DiceJaccardAccuracy): with TP, FP, FN the pixels of a
 class over all images, "micro" sums them over classes before it divides, "macro" is the mean over classes, the background class
 among them. A class that occurs in no truth and no prediction has no value: it is named under "missing" and left out of the means.
 The mean over images is another number (small images weigh as much as large ones), so it has a name of its own.
 
-Legend: N images, K classes. What it costs: one pass over the pixels of an image, 8 K * K bytes per image on disk.
+Legend: N images, K classes. What it costs: one pass over the pixels of an image; on disk 8 K * K bytes per image, 72 for objects.
 """
 
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raypath.benchmarks.metrics.objects import ObjectCounts, score_objects
 from raypath.errors import BadInput
+
+_OBJECTS = pa.struct(
+    [
+        *((name, pa.int64()) for name in ("num_true", "num_predicted", "num_matched", "area_true", "area_predicted")),
+        *((f"{what}_{side}", pa.float64()) for what in ("dice", "hausdorff") for side in ("true", "predicted")),
+    ]
+)
+"""ObjectCounts on disk."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,28 +45,36 @@ class PixelPredictions:
     confusion: np.ndarray
     """int64 [N, K, K], pixels of each image: rows are the truth, columns what was predicted."""
     classes: tuple[str, ...]
+    objects: tuple[ObjectCounts, ...] | None = None
+    """What the objects of each image come to; None: the masks number none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample", tuple(self.sample))
         object.__setattr__(self, "patient", tuple(self.patient))
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "confusion", np.asarray(self.confusion))
+        object.__setattr__(self, "objects", None if self.objects is None else tuple(self.objects))
         _check(self)
         object.__setattr__(self, "confusion", self.confusion.astype(np.int64))
 
     def take(self, rows: Sequence[int]) -> "PixelPredictions":
         """The given rows, in their order."""
         patient, sample = [self.patient[r] for r in rows], [self.sample[r] for r in rows]
-        return PixelPredictions(sample, patient, self.confusion[rows], self.classes)
+        objects = None if self.objects is None else [self.objects[r] for r in rows]
+        return PixelPredictions(sample, patient, self.confusion[rows], self.classes, objects)
 
     def save(self, path: Path) -> None:
-        """Write as Parquet: sample, patient, confusion (a list of K * K int64, row by row); class names in the schema."""
+        """Write as Parquet: sample, patient, confusion (a list of K * K int64, row by row), objects (the fields of
+        ObjectCounts, where there are any); class names in the schema.
+        """
         flat = pa.array(self.confusion.reshape(-1), type=pa.int64())
         columns = {
             "sample": pa.array(self.sample, type=pa.string()),
             "patient": pa.array(self.patient, type=pa.string()),
             "confusion": pa.FixedSizeListArray.from_arrays(flat, len(self.classes) ** 2),
         }
+        if self.objects is not None:
+            columns["objects"] = pa.array([asdict(image) for image in self.objects], type=_OBJECTS)
         table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(self.classes)})
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path)
@@ -70,8 +87,10 @@ class PixelPredictions:
             classes = json.loads((table.schema.metadata or {})[b"classes"])
             flat = table["confusion"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             confusion = flat.reshape(-1, len(classes), len(classes))
-            return cls(table["sample"].to_pylist(), table["patient"].to_pylist(), confusion, classes)
-        except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
+            kept = table["objects"].to_pylist() if "objects" in table.column_names else None
+            objects = None if kept is None else [ObjectCounts(**image) for image in kept]
+            return cls(table["sample"].to_pylist(), table["patient"].to_pylist(), confusion, classes, objects)
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
             raise BadInput(f"{path}: expected predictions as PixelPredictions.save writes them ({error})") from None
 
 
@@ -110,6 +129,7 @@ def score_pixels(predictions: PixelPredictions) -> dict[str, Any]:
         mean_image_miou, mean_image_dice   the macro scores of each image by itself, then their mean over images with pixels
         confusion                     int64 [K, K], rows are the truth
         missing                       classes that occur in no truth and no prediction
+        object_f1 and its like        all that `score_objects` gives, where masks number objects
 
     IoU is TP / (TP + FP + FN), Dice 2 TP / (2 TP + FP + FN). Raises BadInput where no image has a counted pixel.
 
@@ -137,6 +157,7 @@ def score_pixels(predictions: PixelPredictions) -> dict[str, Any]:
         "mean_image_dice": float(np.nanmean(image_dice, axis=1).mean()),
         "confusion": confusion,
         "missing": tuple(name for name, is_there in zip(predictions.classes, is_known, strict=True) if not is_there),
+        **({} if predictions.objects is None else score_objects(predictions.objects)),
     }
 
 
@@ -155,6 +176,10 @@ def _check(predictions: PixelPredictions) -> None:
         raise BadInput(
             f"pixel predictions: {num_samples} samples, {num_classes} classes, but {len(predictions.patient)} patients and "
             f"counts of shape {confusion.shape}; expected N and [N, K, K] with N and K of at least 1"
+        )
+    if predictions.objects is not None and len(predictions.objects) != num_samples:
+        raise BadInput(
+            f"pixel predictions: the objects of {len(predictions.objects)} images for {num_samples} samples; expected one each"
         )
     if len(set(predictions.sample)) != num_samples:
         twice, _ = Counter(predictions.sample).most_common(1)[0]

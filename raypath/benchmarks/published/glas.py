@@ -65,6 +65,7 @@ class GlaSSettings:
             seed=seed,
             classes=("background", "gland"),
             mask_rule="binary",
+            has_objects=True,
         )
 
 

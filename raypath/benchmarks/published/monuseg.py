@@ -81,6 +81,7 @@ class MoNuSegSettings:
             notes=[f"{num_nuclei:,} outlines", _organs_note(rows)],
             classes=("background", "nucleus"),
             mask_rule="binary",
+            has_objects=True,
         )
 
 

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch.distributed as dist
 
 from raypath.benchmarks import Predictions, score
 from raypath.benchmarks.metrics.gathering import gathered
+from raypath.benchmarks.metrics.objects import compare_objects
 from raypath.benchmarks.metrics.pixels import PixelPredictions, pixel_confusion, score_pixels
 from raypath.errors import BadInput
 from tests.training.gloo_ranks import run_ranks
@@ -24,7 +27,8 @@ def classify(names):
 def segment(names):
     """The same for masks of 6 x 5 px."""
     masks = [np.random.default_rng(int(name[-2:])).integers(3, size=(2, 6, 5), dtype=np.uint8) for name in names]
-    return PixelPredictions(names, [None] * len(names), [pixel_confusion(t, p, 3) for t, p in masks], CLASSES)
+    objects = [compare_objects(t, p) for t, p in masks]
+    return PixelPredictions(names, [None] * len(names), [pixel_confusion(t, p, 3) for t, p in masks], CLASSES, objects)
 
 
 def share_of_a_rank(rank, predictors, world_size, batch):
@@ -58,6 +62,14 @@ def test_workers_and_order_leave_no_trace(predict):
     assert together.sample == tuple(NAMES)
     values = "confusion" if predict is segment else "probability"
     assert np.array_equal(getattr(together, values), getattr(predict(NAMES), values))
+    assert getattr(together, "objects", None) == getattr(predict(NAMES), "objects", None)
+
+
+def test_objects_that_only_some_counted_are_refused():
+    parts = segment(NAMES[:9]), replace(segment(NAMES[9:]), objects=None)
+    with pytest.raises(BadInput, match="some parts count objects and some do not"):
+        gathered(parts, NAMES)
+    assert gathered([replace(part, objects=None) for part in parts], NAMES).objects is None
 
 
 @pytest.mark.parametrize("predict", [classify, segment])

@@ -29,7 +29,7 @@ def judge(truth, predicted):
 
 def test_one_gland_shifted_by_hand():
     scores = judge(rectangles((2, 2, 4, 4)), rectangles((2, 3, 4, 4)))  # 12 of 16 px are shared
-    assert (scores["object_f1"], scores["num_true"], scores["num_predicted"]) == (1, 1, 1)
+    assert (scores["object_f1"], scores["num_true_objects"], scores["num_predicted_objects"]) == (1, 1, 1)
     assert scores["object_dice"] == pytest.approx(2 * 12 / 32)
     assert scores["object_hausdorff_px"] == pytest.approx(1)
 
@@ -117,8 +117,8 @@ def _slow_scores(pairs):
         "object_recall": found / num_true,
         "object_dice": (totals[0][0] + totals[1][0]) / 2,
         "object_hausdorff_px": (totals[0][1] + totals[1][1]) / 2,
-        "num_true": num_true,
-        "num_predicted": num_predicted,
+        "num_true_objects": num_true,
+        "num_predicted_objects": num_predicted,
     }
 
 

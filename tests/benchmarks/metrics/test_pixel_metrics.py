@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, jaccard_score
 
+from raypath.benchmarks.metrics.objects import compare_objects, score_objects
 from raypath.benchmarks.metrics.pixels import PixelPredictions, pixel_confusion, score_pixels
 from raypath.errors import BadInput
 
@@ -150,3 +151,21 @@ def test_what_is_no_prediction_is_refused(tmp_path):
     for path in (tmp_path / "other.parquet", tmp_path / "none.parquet"):
         with pytest.raises(BadInput, match="expected predictions as PixelPredictions.save"):
             PixelPredictions.load(path)
+
+
+def test_objects_are_scored_and_can_be_had_from_the_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    objects = [
+        compare_objects(*rng.integers(4, size=(2, 9, 8)), with_hausdorff=bool(number % 2)) for number in range(4)
+    ]
+    before = PixelPredictions("abcd", [None] * 4, rng.integers(9, size=(4, 2, 2)), ["x", "y"], objects)
+    before.save(tmp_path / "test.parquet")
+    after = PixelPredictions.load(tmp_path / "test.parquet")
+    assert after.objects == before.objects == tuple(objects)
+    assert {k: v for k, v in score_pixels(after).items() if "object" in k} == score_objects(objects)
+    assert after.take([3, 1]).objects == (objects[3], objects[1])
+    plain = PixelPredictions("abcd", [None] * 4, before.confusion, ["x", "y"])
+    assert plain.take([0]).objects is None
+    assert not [name for name in score_pixels(plain) if "object" in name]
+    with pytest.raises(BadInput, match="the objects of 3 images for 4 samples"):
+        PixelPredictions("abcd", [None] * 4, before.confusion, ["x", "y"], objects[:3])

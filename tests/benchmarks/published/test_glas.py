@@ -8,7 +8,7 @@ from raypath.benchmarks.published.glas import GlaSSettings
 from raypath.benchmarks.splits.making import SplitSettings
 from raypath.config import override
 from raypath.data.image_files import open_image
-from raypath.data.masks import read_mask
+from raypath.data.masks import read_mask, read_objects
 from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 
@@ -51,6 +51,7 @@ def test_glands_are_what_was_drawn(tmp_path):
         ("background", "gland"),
         "binary",
     )
+    assert benchmark.has_objects
     assert benchmark.strata == ("benign", "malignant")
     assert benchmark.mpp == 0.62
     rows = benchmark.table.to_pylist()
@@ -59,6 +60,7 @@ def test_glands_are_what_was_drawn(tmp_path):
         pixels, glands, grade, patient, _ = written[row["sample"]]
         np.testing.assert_array_equal(np.asarray(open_image(row["path"])), pixels)
         np.testing.assert_array_equal(read_mask(row["mask"], benchmark.mask_rule, size=(9, 7)), glands > 0)
+        np.testing.assert_array_equal(read_objects(row["mask"], size=(9, 7)), glands)
         assert (benchmark.strata[row["label"]], row["patient"]) == (grade, patient)
     check_patients_undivided(rows)
     assert "split made here" in benchmark.split_note

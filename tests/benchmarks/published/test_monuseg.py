@@ -59,6 +59,7 @@ def test_nuclei_are_drawn_from_their_outlines(folder):
     assert MoNuSegSettings.recognise(folder / "MoNuSeg 2018 Training Data")
     benchmark = MoNuSegSettings(path=str(folder)).load(0)
     assert (benchmark.kind, benchmark.classes, benchmark.mpp) == ("segmentation", ("background", "nucleus"), 0.25)
+    assert benchmark.has_objects
     rows = benchmark.table.to_pylist()
     assert {row["slide"]: row["patient"] for row in rows} == {name: name[:12] for name in TRAIN + TEST}
     assert {row["slide"] for row in rows if row["split"] == "test"} == set(TEST)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, Predictions
+from raypath.benchmarks.metrics.objects import compare_objects
 from raypath.benchmarks.metrics.pixels import PixelPredictions
 from raypath.benchmarks.splits.folds import default_protocol, nested, pool
 from raypath.errors import BadInput
@@ -112,10 +113,16 @@ def test_segmentations_are_pooled_as_they_are():
     for fold in nested(benchmark, num_folds=5, num_repeats=1):
         rows = [row for row in fold.table.to_pylist() if row["split"] == "test"]
         counts = np.array([[[int(row["sample"][:3]), 1], [2, 3]] for row in rows])
-        parts.append(PixelPredictions([r["sample"] for r in rows], [r["patient"] for r in rows], counts, ("a", "b")))
+        names, patients = ([row[name] for row in rows] for name in ("sample", "patient"))
+        glands = [np.full((4, 5), int(name[:3])) for name in names]  # those of the first patient, 0, are none
+        objects = [compare_objects(mask, mask) for mask in glands]
+        parts.append(PixelPredictions(names, patients, counts, ("a", "b"), objects))
     (pooled,) = pool(parts, benchmark)
     assert pooled.sample == tuple(sorted(benchmark.table["sample"].to_pylist()))
     assert pooled.confusion[:, 0, 0].tolist() == [int(sample[:3]) for sample in pooled.sample]
+    assert [image.num_true for image in pooled.objects] == [
+        int(not sample.startswith("000")) for sample in pooled.sample
+    ]
     with pytest.raises(BadInput, match="12 samples are missing"):
         pool(parts[1:], benchmark)
 
