@@ -48,7 +48,8 @@ class Task:
 def run_trial(params: dict[str, Any], *, task: Task) -> None:
     """Train with `params` and report; runs in a worker of Tune.
 
-    What it raises it would raise again, so that is reported and not tried again; a lost worker is Tune's to replace.
+    What it raises it would raise again, so that is reported and not tried again. A lost worker of Tune is Tune's to replace; one of
+    several that share a trial fails it.
     """
     settings, trial = from_dict(TransferConfig, task.config).sweep, tune.get_context().get_trial_id()
     try:
