@@ -25,7 +25,7 @@ from raypath.run_folder import runs_root
 from raypath.study.statistics import Interval
 
 LEDGER = "test_openings.jsonl"
-TOP_K = 10  # samples of a patient: the middle one of 1, 5, 10, 50, 100 that mahmoodlab/CONCH tries (run_mizero in zeroshot_path.py)
+TOP_K = 10  # samples of a patient: the middle one of 1, 5, 10, 50, 100 of mahmoodlab/CONCH@e9c9e5b7, zeroshot_path.py
 
 
 def refuse_monitored(source: str, benchmark: Benchmark) -> None:
