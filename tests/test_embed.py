@@ -119,7 +119,7 @@ def test_what_is_not_known_is_asked_for_before_anything_starts(tmp_path):
         (("--encoder", weights, "--mpp", 0.5, "--max-bad-share", 2), "max_bad_share = 2.0 is not possible"),
         (("--encoder", weights, "--mpp", 0.5, "--extent-px", 0), "extent_px = 0 is not possible"),
         (("--encoder", "random:vit_tiny_patch16_224", "--mpp", 0.5, "--extent-px", 100), "cannot take tiles of 100 px"),
-        (("--encoder", weights, "--mpp", 0.5), "there is no such manifest or folder of slides"),
+        (("--encoder", weights, "--mpp", 0.5), "there is no such manifest, slide, or folder of slides"),
     ):
         result = call("embed", tmp_path / "nowhere", *arguments, "--out", tmp_path / "out")
         assert (result.exit_code, message in result.stderr) == (2, True), (message, result.output)

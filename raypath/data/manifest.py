@@ -48,7 +48,7 @@ COLUMNS = tuple(field.name for field in fields(SlideRow))
 def read_manifest(path: str | Path) -> list[SlideRow]:
     """The rows of a manifest or of a folder of slides, sorted by slide id.
 
-    A folder with a `manifest.csv` is what that says: without it splits and patients would be lost unseen.
+    A folder with a `manifest.csv` is what that says: without it splits and patients would be lost unseen. A single slide is a row.
     Raises BadInput (exit code 2) that lists the first ten wrong cells with line, column and value.
     """
     source = Path(path)
@@ -57,7 +57,9 @@ def read_manifest(path: str | Path) -> list[SlideRow]:
     if source.is_dir():
         return _rows_of_folder(source)
     if not source.exists():
-        raise BadInput(f"{source}: there is no such manifest or folder of slides")
+        raise BadInput(f"{source}: there is no such manifest, slide, or folder of slides")
+    if source.suffix.lower() in SLIDE_SUFFIXES:
+        return _rows_of_slides(source.absolute(), [source.absolute()])
     try:
         lines = list(_parquet_lines(source) if source.suffix == ".parquet" else _csv_lines(source))
     except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
@@ -79,8 +81,12 @@ def _rows_of_folder(folder: Path) -> list[SlideRow]:
     paths = sorted(p for p in found if not p.is_dir())
     if not paths:
         raise BadInput(f"{folder}: no slides in this folder; expected files ending in {', '.join(SLIDE_SUFFIXES)}")
+    return _rows_of_slides(folder, paths)
+
+
+def _rows_of_slides(source: Path, paths: list[Path]) -> list[SlideRow]:
     lines = [(number, {"slide": _id_of(p), "path": str(p)}) for number, p in enumerate(paths, start=1)]
-    return _judge(folder, lines)
+    return _judge(source, lines)
 
 
 def _id_of(path: Path) -> str:

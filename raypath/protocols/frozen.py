@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import ray
 import torch
 from torch import nn
 
@@ -72,7 +73,7 @@ class Embedder:
     def _computed(self, rows: pa.Table) -> np.ndarray:
         if isinstance(self.encoder, FileEncoder):
             return _of_files(rows)
-        num_gpus = torch.cuda.device_count()
+        num_gpus = int(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else torch.cuda.device_count()
         return embed_rows(self.encoder, rows, self.feeding.frame, num_gpus=num_gpus, progress=self.progress)
 
 

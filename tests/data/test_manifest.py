@@ -36,6 +36,11 @@ def test_a_folder_is_a_manifest_and_a_slide_without_patient_is_its_own(folder):
     assert [(r.slide, r.patient) for r in rows] == [("a", "a"), ("b", "b"), ("c-d", "c-d")]
 
 
+def test_a_single_slide_is_a_row(folder):
+    (row,) = read_manifest(folder / "a.svs")
+    assert (row.slide, row.patient, row.path) == ("a", "a", str(folder / "a.svs"))
+
+
 def test_a_manifest_in_the_folder_is_the_manifest_of_the_folder(folder):
     (folder / "manifest.csv").write_text("slide,path,patient,split\ns1,a.svs,p1,test\n")
     (row,) = read_manifest(folder)
