@@ -27,7 +27,7 @@ _REMEDY = {
     "patient": "a patient belongs to one. Correct the split column, or make a split by patient (benchmark.split.use_given=false)",
     "slide": "a slide belongs to one. Correct the split column, or make a split (benchmark.split.use_given=false)",
     "overlap": "pixels belong to one. Cut without overlap, or keep what overlaps in one split (benchmark.split.use_given=false)",
-    "near_duplicate": "where their sheet shows one picture twice, keep both in one split or leave one out; otherwise leave them",
+    "near_duplicate": "where their sheet shows one picture twice, keep both in one split or leave one out",
 }
 
 
