@@ -83,6 +83,8 @@ def test_the_longest_trial_that_can_be_drawn_is_known_to_the_scheduler():
     assert looks({"protocol.lr": [1e-3]}, epochs=7) == 7
     assert looks({"protocol.epochs": [5, 30]}, epochs=7) == 30
     assert looks({"protocol.num_steps": [90, 400]}, num_steps=100, validate_every=50) == 8
+    both = {"protocol.num_steps": [90, 400], "protocol.validate_every": [50, 20]}
+    assert looks(both, num_steps=100, validate_every=50) == 20
 
 
 @pytest.mark.parametrize(

@@ -225,8 +225,8 @@ def _update(model, optimizer, batches: _Batches, step: int, num_steps: int, sett
     set_lr(optimizer, lr_at(step, num_steps, settings.lr, schedule))
     images, labels = batches.at(step)
     model.train()
-    own = nn.functional.cross_entropy(model(images.to(device)), labels.to(device), reduction="sum")
-    loss = own * num_ranks() / batches.batch
+    own = nn.functional.cross_entropy(model(images.to(device)), labels.to(device))
+    loss = own * (len(images) * num_ranks() / batches.batch)
     of_all = mean_over_ranks({"loss": loss.item()}, device)["loss"]
     if not math.isfinite(of_all):
         raise Diverged(f"update {step + 1}: the loss is {of_all}: lower protocol.lr={settings.lr:g}")

@@ -51,9 +51,8 @@ def at_extent(probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if probability.shape[1:] == tuple(size):
         return probability
-    height, width = (
-        size  # Pillow, not torch: its antialiased bilinear takes all rows for the first where the new width is 1
-    )
+    # Pillow, not torch: its antialiased bilinear takes all rows for the first where the new width is 1
+    height, width = size
     return np.stack([Image.fromarray(c).resize((width, height), Image.Resampling.BILINEAR) for c in probability])
 
 

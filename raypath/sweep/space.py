@@ -4,6 +4,7 @@ One decision: what cannot be searched is refused before anything starts. Every v
 the config once, so an unknown setting or a wrong type is an error of the command and not of a trial.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -98,11 +99,10 @@ def scheduler_of(config: TransferConfig) -> TrialScheduler:
 
 def most_looks(config: TransferConfig) -> int:
     """The looks at val of the longest trial that can be drawn."""
-    longest = config.protocol.num_looks
-    for key in ("protocol.epochs", "protocol.num_steps"):
-        for value in config.sweep.space.get(key, ()):
-            longest = max(longest, override(config, {key: value}).protocol.num_looks)
-    return longest
+    keys = [f"protocol.{name}" for name in ("epochs", "num_steps", "validate_every")]
+    searched = {key: config.sweep.space[key] for key in keys if key in config.sweep.space}
+    drawn = (dict(zip(searched, values, strict=True)) for values in itertools.product(*searched.values()))
+    return max(override(config, values).protocol.num_looks for values in drawn)
 
 
 def _domain(key: str, spec: Any, *, is_grid: bool) -> tuple[list[Any], Any]:

@@ -5,7 +5,7 @@ Tune's own worker or on several workers of Ray Train, which have no Tune checkpo
 
     FOLDER/kept/TRIAL/look-0007/   trial.json, val.parquet, model.safetensors; the only look, or that of a trial cut off meanwhile
 
-What it costs: on several workers some 15 s to start them, for every trial.
+What it costs: on several workers some 15 s to start them and a copy of the samples in the object store, for every trial.
 """
 
 import json
