@@ -1,0 +1,88 @@
+"""What is put into a study's folder so that its report needs nothing else: facts of the benchmarks, finished cells, openings, pictures.
+
+One decision: everything that needs images, features or runs is made here and kept; `raypath report` only reads the folder, on any
+machine.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from launch import say
+from scoring import LEDGER
+from study_pictures import draw_pictures
+from study_plan import Loaded
+
+from raypath.protocols.transfer import TransferConfig
+from raypath.run_folder import runs_root
+from raypath.study.cells import CellFolder, write_json
+from raypath.study.power import smallest_detectable
+from raypath.study.settings import StudyConfig
+from raypath.study.study_report import write_report
+from raypath.tracking import Tracker
+
+
+def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
+    """Facts of every benchmark, and the smallest difference that it can show: said before any test is opened."""
+    facts = {}
+    for one in benchmarks:
+        benchmark, transfer = one.benchmark, next(iter(one.transfers.values()))
+        table = benchmark.table
+        tested = table if transfer.evaluation == "nested" else table.filter(_is_test(table))
+        power = smallest_detectable(tested["label"].to_numpy(), tested["patient"].to_pylist(), tested["sample"].to_pylist())
+        say(f"  {one.name}: {power}")
+        facts[one.name] = {
+            "kind": benchmark.kind,
+            "metric": benchmark.primary,
+            "classes": list(benchmark.classes),
+            "num_samples": len(table),
+            "num_tested": len(tested),
+            "num_patients": len(set(tested["patient"].to_pylist()) - {None}),
+            "has_patients": benchmark.has_patients,
+            "counts": benchmark.counts(),
+            "mpp": benchmark.mpp,
+            "evaluation": _evaluation(transfer),
+            "split_note": benchmark.split_note,
+            "data_hash": benchmark.data_hash,
+            "tags": one.found | benchmark.tags,
+            "smallest_detectable": power.difference,
+            "power": str(power),
+        }
+    write_json(folder / "benchmarks.json", facts)
+
+
+def _is_test(table):
+    return [split == "test" for split in table["split"].to_pylist()]
+
+
+def _evaluation(transfer: TransferConfig) -> str:
+    return f"nested, {transfer.num_folds} folds" if transfer.evaluation == "nested" else "the split's own test"
+
+
+def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tracker: Tracker, run_id: str) -> Path:
+    """Copy what is finished into the study's folder, draw its pictures, write the report; returns its path."""
+    for key in json.loads((folder / "cells.json").read_text()):
+        cell = CellFolder(runs_root() / "cells" / key)
+        if cell.record:
+            cell.copy_to(folder / "cells")
+    write_json(folder / "openings.json", openings_of(folder, benchmarks))
+    draw_pictures(folder, benchmarks)
+    report = write_report(folder)
+    for path in [report, *sorted(folder.glob("table.*")), folder / "study.json"]:
+        tracker.log_artifact(run_id, path, "report")
+    return report
+
+
+def openings_of(folder: Path, benchmarks: list[Loaded]) -> list[dict]:
+    """The lines of the ledger for this study, and how often a test was opened before for the same encoder and data."""
+    ledger = runs_root() / LEDGER
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
+    own = f"study {folder.name},"
+    mine = [line for line in lines if line["reason"].startswith(own)]
+    wanted = {(line["data_hash"], line["encoder"]) for line in mine}
+    return [line for line in lines if (line["data_hash"], line["encoder"]) in wanted]
+
+
+def cost_lines(cost) -> dict:
+    """For a record."""
+    return asdict(cost)

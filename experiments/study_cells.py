@@ -1,0 +1,306 @@
+"""One encoder of a study on one benchmark: every protocol and share of labels tuned, then the test opened once for them all.
+
+One decision: the order of things is the seal. In each fold (or on the given split) all that is chosen is chosen first, on val;
+then the test is opened, once; then the chosen configurations are fitted with fresh seeds, which choose nothing but their best look
+at val, and say what they say of the test. A cell is written down when all its folds are, and is never run again.
+
+A cell that fails is written down as failed, with its reason, and takes nothing else with it.
+"""
+
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import launch
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from launch import say
+from nested import outer_folds
+from scoring import LEDGER, device_here, features_root, refuse_monitored, scores_of
+
+from raypath.benchmarks import Benchmark, open_test
+from raypath.benchmarks.splits.folds import pool
+from raypath.config import config_hash, override, to_dict
+from raypath.errors import BadInput
+from raypath.protocols import fit
+from raypath.protocols.encoders import encoder_id
+from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
+from raypath.protocols.transfer import TransferConfig, feeding
+from raypath.run_folder import runs_root
+from raypath.study.cells import Cell, CellFolder, Cost, facts_of, load_said, save_said, write_json
+from raypath.study.contamination import check_contamination, contamination_of, seen_by
+from raypath.study.null import shuffled
+from raypath.sweep import TrialLog, num_trials, sweep
+from raypath.tracking import git_tags, open_tracking
+
+NULL = "null"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An encoder's checkpoint on a benchmark, with all the cells that are asked of it."""
+
+    cells: tuple[Cell, ...]
+    together: tuple[tuple[str, str], ...]
+    """Samples that no fold may divide."""
+    folder: Path
+    """The study's."""
+    reason: str
+    """What the ledger says."""
+    reopen: bool
+    waive: tuple[str, ...]
+    corpora: tuple[str, ...]
+    tags: dict[str, Any]
+    tracking: str
+    run_id: str
+    """The MLflow run of the encoder on the benchmark."""
+
+    @property
+    def name(self) -> str:
+        """For files and people."""
+        point = self.cells[0].checkpoint
+        step = "" if point.step is None else f" step {point.step}"
+        return f"{point.encoder} seed {point.seed}{step} on {self.cells[0].benchmark}"
+
+
+def place_of_cell(cell: Cell) -> CellFolder:
+    """Where a cell lies, for all studies."""
+    return CellFolder(runs_root() / "cells" / cell.key)
+
+
+def score_pair(pair: Pair, benchmark: Benchmark) -> list[str]:
+    """Everything that is asked of the pair and is not done; returns the reasons of the cells that failed."""
+    todo = [cell for cell in pair.cells if not place_of_cell(cell).is_done]
+    contamination = seen_or_fail(pair, benchmark)
+    failed: dict[str, str] = {}
+    folds = folds_of(todo[0].config, benchmark, pair.together) if todo else []
+    started = time.monotonic()
+    for number, fold in enumerate(folds):
+        with failing_apart(todo, failed) as alive:
+            score_fold(pair, alive, fold, number, len(folds), failed)
+    for cell in todo:
+        if cell.key in failed:
+            record = facts_of(cell) | {"state": "failed", "reason": failed[cell.key]}
+            place_of_cell(cell).finish(record)
+        else:
+            finish(cell, benchmark, len(folds), contamination)
+    say(f"{pair.name}: {len(todo) - len(failed)} cells in {time.monotonic() - started:.0f} s, {len(failed)} failed")
+    return [f"{cell.words}: {failed[cell.key]}" for cell in todo if cell.key in failed]
+
+
+def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
+    """What the pretraining has seen of the benchmark, for every record. Raises BadInput where that forbids a score."""
+    source = pair.cells[0].checkpoint.source
+    refuse_monitored(source, benchmark)
+    found = contamination_of(seen_by(source, corpora=pair.corpora), benchmark, waive=pair.waive)
+    check_contamination(found)
+    return {"status": found.status, "line": found.line}
+
+
+def folds_of(config: TransferConfig, benchmark: Benchmark, together: tuple[tuple[str, str], ...]) -> list[Benchmark]:
+    """The outer folds, or the benchmark as it is divided."""
+    return outer_folds(config, benchmark, together) if config.evaluation == "nested" else [benchmark]
+
+
+@contextmanager
+def failing_apart(cells: list[Cell], failed: dict[str, str]) -> Iterator[list[Cell]]:
+    """The cells that have not failed; what is raised inside fails all of these."""
+    alive = [cell for cell in cells if cell.key not in failed]
+    try:
+        yield alive
+    except Exception as error:
+        say(traceback.format_exc())
+        failed.update({cell.key: _line(error) for cell in alive})
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def score_fold(
+    pair: Pair, cells: list[Cell], fold: Benchmark, number: int, num_folds: int, failed: dict[str, str]
+) -> None:
+    """One fold of all cells: choose on val, open the test once, fit and say."""
+    todo = [cell for cell in cells if not (place_of_cell(cell).fold(number) / "done.json").exists()]
+    chosen: dict[str, tuple[TransferConfig, Cost]] = {}
+    for cell in todo:
+        with failing_apart([cell], failed):
+            chosen[cell.key] = choose(pair, cell, fold, number)
+    todo = [cell for cell in todo if cell.key in chosen]
+    if not todo:
+        return
+    who = encoder_id(todo[0].checkpoint.source, seed=todo[0].config.seed)
+    place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
+    reason = f"{pair.reason}{place}"
+    rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
+    for cell in todo:
+        with failing_apart([cell], failed):
+            config, tuning = chosen[cell.key]
+            note(pair, "started", cell, number)
+            say_all(cell, config, fold, rows, place_of_cell(cell).fold(number), tuning)
+            note(pair, "finished", cell, number)
+
+
+def choose(pair: Pair, cell: Cell, fold: Benchmark, number: int) -> tuple[TransferConfig, Cost]:
+    """The configuration that val chooses, and what choosing took; what was chosen before a crash stays chosen."""
+    if not isinstance(cell.config.protocol, TRAINED):
+        return cell.config, Cost()
+    place = place_of_cell(cell).fold(number) / "chosen.json"
+    if not place.exists():
+        started = time.monotonic()
+        winner = tuned(pair, cell, fold, number)
+        settings, num = cell.config.sweep, num_trials(cell.config.sweep)
+        hours = (time.monotonic() - started) / 3600
+        at_once = max(1, min(num, int(ray.cluster_resources().get("CPU", 1) // max(settings.cpus_per_trial, 0.1))))
+        images = num * len(fold.rows("train")) * getattr(cell.config.protocol, "epochs", 1)
+        cost = Cost(
+            tiles_seen=images,
+            cpu_hours=hours * settings.cpus_per_trial * at_once,
+            gpu_hours=hours * settings.gpus_per_trial * at_once,
+            num_trials=num,
+        )
+        write_json(place, {"params": winner.params, "place": winner.place, "cost": asdict(cost)})
+    known = json.loads(place.read_text())
+    return override(cell.config, known["params"]), Cost(**known["cost"])
+
+
+def tuned(pair: Pair, cell: Cell, fold: Benchmark, number: int):
+    """The winner of the sweep of a cell in a fold, every trial a child run in MLflow."""
+    config, folder = cell.config, place_of_cell(cell).path / f"tuned-{number:02}"
+    folder.mkdir(parents=True, exist_ok=True)
+    train, val = training_samples(config, fold, feeding(config, fold))
+    tags = pair.tags | {"raypath.fold": str(number), "protocol": cell.protocol, "fraction": f"{cell.fraction:.0%}"}
+    log = TrialLog(
+        config, uri=pair.tracking, experiment=launch.PROJECT, parent=pair.run_id, folder=folder, tags=tags, show=say
+    )
+    try:
+        winner = sweep(config, train, val, metric=fold.primary, folder=folder, callbacks=[log], resume=True)
+    finally:
+        log.end_open_runs()
+    log.mark_winner(winner.trial_id)
+    return winner
+
+
+def say_all(cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table, place: Path, tuning: Cost) -> None:
+    """What the chosen configuration says of the test: by every seed, on altered images, and fitted on shuffled labels."""
+    started = time.monotonic()
+    fits = [(f"seed-{seed}", replace(config, seed=seed), fold) for seed in cell.seeds]
+    if cell.has_null:
+        fits.append((NULL, replace(config, seed=cell.seeds[0]), shuffled(fold, seed=cell.seeds[0])))
+    is_trained = isinstance(config.protocol, TRAINED)
+    speak = said_by_trained if is_trained else said_by_frozen
+    vals, how = {}, ""
+    for name, own, data in fits:
+        altered = cell.alterations if name == fits[0][0] else ()
+        val, said, way = speak(own, data, rows, altered)
+        vals[name], how = scores_of("val", val)[f"val_{fold.primary}"], how or way
+        for alteration, predictions in said.items():
+            target = place / (f"altered/{alteration}.parquet" if alteration else f"{name}.parquet")
+            target.parent.mkdir(exist_ok=True)
+            save_said(predictions, target)
+    hours = (time.monotonic() - started) / 3600
+    settings = config.sweep
+    num_images = (len(fold.table) + len(cell.alterations) * len(rows)) if not is_trained else len(fold.rows("train"))
+    epochs = getattr(config.protocol, "epochs", 1) if is_trained else 1
+    cost = tuning + Cost(
+        tiles_seen=num_images * epochs * (len(fits) if is_trained else 1),
+        cpu_hours=hours * (settings.cpus_per_trial if is_trained else 1),
+        gpu_hours=hours * settings.gpus_per_trial if is_trained else 0.0,
+    )
+    done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config)}
+    write_json(place / "done.json", done)
+
+
+def said_by_frozen(
+    config: TransferConfig, fold: Benchmark, rows: pa.Table, alterations: tuple[str, ...]
+) -> tuple[Said, dict[str, Said], str]:
+    """(val, what is said of the test as it is ("") and altered, how) by a frozen encoder."""
+    progress = launch.counter("samples embedded")
+    fitted = fit(config, fold, features_root=features_root(), device=device_here(), progress=progress)
+    said = {alteration: fitted.predict(rows, alteration) for alteration in ("", *alterations)}
+    return fitted.val, said, fitted.how
+
+
+def said_by_trained(
+    config: TransferConfig, fold: Benchmark, rows: pa.Table, alterations: tuple[str, ...]
+) -> tuple[Said, dict[str, Said], str]:
+    """The same of an encoder that is trained, with the processors of one trial."""
+    fed = feeding(config, fold)
+    train, val = training_samples(config, fold, fed)
+    tests = {"": read_samples(config, fold, rows, fed)}
+    tests |= {one: read_samples(config, fold, rows, fed.altered(one)) for one in alterations}
+    settings = config.sweep
+    resources = {"num_cpus": settings.cpus_per_trial, "num_gpus": settings.gpus_per_trial / settings.workers_per_trial}
+    task = ray.remote(max_retries=1, **resources)(_train_and_say)
+    return ray.get(task.remote(config, ray.put(train), ray.put(val), ray.put(tests), fold.primary))
+
+
+def _train_and_say(
+    config: TransferConfig, train: Parts, val: Parts, tests: dict[str, Parts], metric: str
+) -> tuple[Said, dict[str, Said], str]:
+    torch.set_num_threads(max(1, int(config.sweep.cpus_per_trial)))
+    device = torch.device("cuda" if config.sweep.gpus_per_trial else "cpu")
+    fitted = train_weights(config, train, val, metric=metric, device=device)
+    how = f"{config.protocol.kind}, {config.protocol.place_of(fitted.look)}"
+    return fitted.val, {name: fitted.predict(samples, device) for name, samples in tests.items()}, how
+
+
+def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict[str, Any]) -> None:
+    """Pool the folds of a cell and write its record."""
+    folder = place_of_cell(cell)
+    places = [folder.fold(number) for number in range(num_folds)]
+    names = [path.relative_to(places[0]).with_suffix("") for path in sorted(places[0].rglob("*.parquet"))]
+    for name in names:
+        target = folder.path / f"{name}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        parts = [load_said(place / f"{name}.parquet") for place in places]
+        save_said(pool(parts, benchmark)[0] if num_folds > 1 else parts[0], target)
+    done = [json.loads((place / "done.json").read_text()) for place in places]
+    cost = sum((Cost(**one["cost"]) for one in done), Cost())
+    vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
+    record = facts_of(cell) | {
+        "state": "done",
+        "metric": benchmark.primary,
+        "how": sorted({one["how"] for one in done}),
+        "val": vals,
+        "cost": asdict(cost),
+        "contamination": contamination,
+        "config_hash": config_hash(cell.config),
+        "config": to_dict(cell.config),
+        "chosen": [one["params"]["protocol"] for one in done],
+        "num_folds": num_folds,
+        "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
+    }
+    folder.finish(record)
+
+
+def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
+    """A line in the study's journal: nothing that is finished may be started again."""
+    line = {"time": round(time.time(), 3), "what": what, "cell": cell.key, "fold": fold, "words": cell.words}
+    with (pair.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def log_pair(pair: Pair, benchmark: Benchmark) -> None:
+    """The scores of all cells of a pair, into its MLflow run."""
+    tracker = open_tracking(pair.tracking, launch.PROJECT)
+    for cell in pair.cells:
+        folder = place_of_cell(cell)
+        if folder.is_done:
+            said = folder.said(f"seed-{cell.seeds[0]}")
+            share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
+            scores = {f"{cell.protocol}{share}/{n}": v for n, v in scores_of("test", said).items() if np.isfinite(v)}
+            tracker.log_metrics(pair.run_id, scores)
+
+
+def check_pair(pair: Pair) -> None:
+    """Raise BadInput where there is nothing to do, which the driver should not have asked for."""
+    if not pair.cells:
+        raise BadInput(f"{pair.folder}: an encoder on a benchmark without cells")

@@ -1,0 +1,227 @@
+"""From a study's config to its work: benchmarks that are read, pretrainings, and cells.
+
+One decision: everything that can be wrong is found here, before anything is trained: a benchmark that cannot be read, a protocol
+that is none for it, a recipe that does not go with its data. What an encoder is on a benchmark is a *point*: an entry, a seed, and
+the tasks that were left out of its pool; two benchmarks of one left-out set share a point, and so a pretraining.
+"""
+
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+from copies import look_for_copies
+from entrants import BASELINES, absolute_source
+from launch import say
+from recipes import PRETRAINING
+from recipes.transfers import TRANSFERS
+from stages import stages_from_recipe
+from study_pretraining import with_points
+from transfer_words import asked_for
+
+from raypath.benchmarks import Benchmark
+from raypath.errors import BadInput
+from raypath.models import EncoderSettings
+from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
+from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, input_px
+from raypath.protocols.pixel_colour import PixelColourSettings
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, has_budget
+from raypath.study.cells import Cell, Checkpoint
+from raypath.study.settings import EncoderEntry, StudyConfig
+from raypath.training.settings import PretrainConfig
+
+_WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, PixelColourSettings)
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A benchmark of the study, read and searched for near-duplicates, with a transfer for each protocol that suits it."""
+
+    name: str
+    benchmark: Benchmark
+    pool: str
+    transfers: dict[str, TransferConfig]
+    together: tuple[tuple[str, str], ...] = ()
+    found: dict[str, str] = field(default_factory=dict)
+    """Tags of what was found."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Weights of a study before they are there."""
+
+    entry: EncoderEntry
+    seed: int
+    left_out: tuple[str, ...] = ()
+    combination: tuple[tuple[str, object], ...] = ()
+    """Settings of the grid that this pretraining has."""
+
+    @property
+    def name(self) -> str:
+        """A name of its own for the graph, and for people."""
+        parts = [f"{self.entry.name}, seed {self.seed}"]
+        parts += [f"without {' and '.join(self.left_out)}"] if self.left_out else []
+        parts += [" ".join(f"{key}={value}" for key, value in self.combination)] if self.combination else []
+        return ", ".join(parts)
+
+
+def load_benchmarks(config: StudyConfig) -> list[Loaded]:
+    """All benchmarks, read. Raises BadInput for one that cannot be, for two of a name, and for near-duplicates across a split."""
+    loaded = [_load(config, number) for number in range(len(config.benchmarks))]
+    names = [one.name for one in loaded]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"{config.name}: two benchmarks are called {', '.join(twice)}; give one a name of its own: name=")
+    return loaded
+
+
+def _load(config: StudyConfig, number: int) -> Loaded:
+    entry = config.benchmarks[number]
+    settings = [f"benchmark.{one}" for one in entry.settings]
+    settings += [f"benchmark.kind={entry.kind}"] if entry.kind and entry.path else []
+    transfers, benchmark = {}, None
+    for protocol in config.protocols:
+        if protocol not in TRANSFERS:
+            raise BadInput(f"protocols: {protocol!r} is none; expected some of {', '.join(TRANSFERS)}")
+        asked = asked_for([entry.path or entry.kind, protocol, *settings, *config.transfer])
+        transfer = replace(asked.config(), seed=config.seed)
+        benchmark = benchmark or transfer.benchmark.load(config.seed)
+        if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
+            transfers[protocol] = with_evaluation(transfer, benchmark)
+    if not transfers:
+        raise BadInput(f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it")
+    name = entry.name or benchmark.name
+    benchmark = replace(benchmark, name=name)
+    looked = look_for_copies(next(iter(transfers.values())), benchmark)
+    return Loaded(name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags)
+
+
+def with_evaluation(transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
+    """The evaluation decided; nested folds are drawn once, where nothing else is asked for: seeds tell the spread of fits."""
+    return evaluated(replace(transfer, num_repeats=transfer.num_repeats or 1), benchmark)
+
+
+def left_out_sets(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, tuple[str, ...]]:
+    """The tasks that leave the pool with each benchmark. Raises BadInput for a name that is no benchmark."""
+    names = [one.name for one in benchmarks]
+    together = {name: tuple(group) for group in config.leave_out.together for name in group}
+    unknown = sorted(together.keys() - set(names))
+    if unknown:
+        raise BadInput(f"leave_out.together: {', '.join(unknown)}: expected names of benchmarks: {', '.join(names)}")
+    return {name: together.get(name, (name,)) for name in names}
+
+
+def points_of(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, list[Point]]:
+    """The points that are scored on each benchmark."""
+    sets = left_out_sets(config, benchmarks)
+    return {
+        one.name: [
+            Point(entry, config.seed + number, sets[one.name] if entry.leave_out else ())
+            for entry in config.encoders
+            for number in range(entry.num_seeds)
+        ]
+        for one in benchmarks
+    }
+
+
+def grid_of(config: StudyConfig) -> list[tuple[tuple[str, object], ...]]:
+    """The combinations among which is selected; one empty one where there is no grid."""
+    keys = sorted(config.leave_out.grid)
+    return [tuple(zip(keys, values)) for values in product(*(config.leave_out.grid[key] for key in keys))]
+
+
+def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> list[PretrainConfig]:
+    """The pretraining of a point: its recipe with its settings, its seed, and the pool without what is left out.
+
+    Raises BadInput for a recipe or a setting that is none, and for a benchmark without a place in the pool.
+    """
+    entry = point.entry
+    chosen = [f"{key}={value}" for key, value in point.combination]
+    settings = [*config.pretraining, *entry.settings, *chosen, f"seed={point.seed}"]
+    if entry.leave_out:
+        settings.append(f"pool={pool_without(config, point.left_out, benchmarks)}")
+    stages = stages_from_recipe(PRETRAINING, entry.recipe, settings)
+    return [*stages[:-1], with_points(stages[-1], entry.curve_points)]
+
+
+def pool_without(config: StudyConfig, left_out: tuple[str, ...], benchmarks: list[Loaded]) -> str:
+    """The pool of a leave-one-task-out training."""
+    homeless = [one.name for one in benchmarks if not one.pool and one.name not in left_out]
+    if homeless:
+        raise BadInput(
+            f"{', '.join(homeless)}: leave_out trains on the other benchmarks, so each needs its pool=PLACE?label=... (see"
+            " raypath/data/pool_spec.py), or list it under none"
+        )
+    sets = [one.pool for one in benchmarks if one.name not in left_out]
+    return ",".join([*sets, *config.leave_out.also])
+
+
+def architecture_of(config: StudyConfig) -> EncoderSettings | None:
+    """The architecture of the first encoder that has one: what bare `random` is like, and whose extent all are fed at."""
+    for entry in config.encoders:
+        if entry.recipe:
+            return stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])[-1].encoder
+        if entry.source not in (*WITHOUT_WEIGHTS, RANDOM, RANDOM_BN):
+            return getattr(open_encoder(absolute_source(entry.source), seed=config.seed), "settings", None)
+    return None
+
+
+def cells_of(config: StudyConfig, one: Loaded, checkpoint: Checkpoint, entry: EncoderEntry, extent_px: int) -> list[Cell]:
+    """All that is asked of a checkpoint on a benchmark. Raises BadInput for a protocol that is none for the encoder."""
+    cells = []
+    for protocol, fraction in product(one.transfers, config.fractions):
+        if entry.protocols and protocol not in entry.protocols:
+            continue
+        base = one.transfers[protocol]
+        own = BASELINES.get(type(base.protocol), base.protocol) if entry.source in WITHOUT_WEIGHTS else base.protocol
+        if isinstance(own, SvmSettings) and fraction < 1:
+            own = replace(own, is_refitted=False)
+        transfer = replace(
+            base,
+            encoder=checkpoint.source,
+            protocol=own,
+            extent_px=0 if isinstance(own, OF_PIXELS) else (base.extent_px or extent_px),
+            fraction_train=fraction,
+            batch_norm=entry.batch_norm if entry.batch_norm != "keep" else base.batch_norm,
+        )
+        if entry.source in WITHOUT_WEIGHTS:
+            transfer = replace(transfer, batch_norm="keep")
+        check_protocol(transfer, one.benchmark)
+        is_fixed = isinstance(own, _WITHOUT_CHANCE) and not has_budget(transfer)
+        num = 1 if is_fixed else config.num_seeds
+        is_dense = one.benchmark.kind == "segmentation"
+        cells.append(
+            Cell(
+                checkpoint=checkpoint,
+                benchmark=one.name,
+                protocol=protocol,
+                fraction=fraction,
+                config=transfer,
+                seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
+                alterations=() if is_dense else config.alterations,
+                has_null=config.has_null and not is_dense,
+                data_hash=one.benchmark.data_hash,
+            )
+        )
+    return cells
+
+
+def extent_of(config: StudyConfig) -> int:
+    """The extent at which images are fed to all encoders, where no transfer says another."""
+    settings = architecture_of(config)
+    return settings.input_px if settings else 0
+
+
+def say_plan(config: StudyConfig, benchmarks: list[Loaded], num_pretrainings: int, num_cells: int) -> None:
+    """What is about to be done, for people."""
+    say(
+        f"{config.name}: {len(config.encoders)} encoders x {len(benchmarks)} benchmarks x {len(config.protocols)} protocols x"
+        f" {len(config.fractions)} shares of labels: {num_pretrainings} pretrainings, {num_cells} cells"
+    )
+    for one in benchmarks:
+        num_patients = len(set(one.benchmark.table["patient"].to_pylist()) - {None})
+        unit = f"{num_patients} patients" if num_patients else "no patients: image-level"
+        say(f"  {one.name}: {len(one.benchmark.table):,} samples, {unit}, {one.benchmark.primary}")
+
+
+def input_px_of(source: str, seed: int) -> int:
+    """The extent an encoder was made for; 0 if any will do."""
+    return input_px(open_encoder(source, seed=seed)) or 0

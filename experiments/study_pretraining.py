@@ -1,0 +1,120 @@
+"""The pretrainings of a study: each is done once, and found again by what it is made of.
+
+    runs/pretrainings/KEY.json     the run that a config on certain data from certain weights has become
+
+One decision: the key is the config's hash, the data's and the starting weights', so two studies, or a study and a person who
+trained by hand, share a run; one that was cut off is resumed from its last checkpoint. A stage that follows another has that one's
+encoder for its start.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from launch import say, start_tracking
+from pretrain import has_data, new_run, pretrain_run, with_absolute_monitor, with_data
+from stages import follow_up
+
+from raypath.config import config_hash
+from raypath.errors import BadInput
+from raypath.run_folder import RunFolder, runs_root
+from raypath.study.cells import Cost, write_json
+from raypath.training.checkpoint import newest_valid, read_step
+from raypath.training.pretrain import finished_encoder
+from raypath.training.settings import PretrainConfig, check_settings
+from raypath.training.source import check_config, data_hash, open_source
+from raypath.training.start import resolve_start, resolve_steps, start_hash
+
+
+def pretrained(stages: list[PretrainConfig], *, study: str, parent: str | None = None) -> RunFolder:
+    """The finished run of the last stage: found, resumed, or made now. Raises what a pretraining raises."""
+    run = None
+    for stage in stages:
+        config = resolved(follow_up(stage, run) if run else stage)
+        place = runs_root() / "pretrainings" / f"{key_of(config)}.json"
+        run = known_run(place) or adopted_run(config)
+        if run is None:
+            run = new_run(config, [])
+        write_json(place, {"run": str(run.path)})
+        if finished_encoder(run, run.config(PretrainConfig)):
+            say(f"{run.path}: is there already, {config.loop.num_steps} steps")
+            continue
+        pretrain_run(run.config(PretrainConfig), run, start_tracking(), parent=parent, study=study)
+    return run
+
+
+def resolved(config: PretrainConfig) -> PretrainConfig:
+    """The config as its run will hold it. Raises BadInput for one that cannot work."""
+    has_data(config)
+    config, _ = resolve_start(with_absolute_monitor(with_data(config)))
+    check_settings(config)
+    source = open_source(config)
+    config = resolve_steps(config, source)
+    check_config(config, source)
+    return config
+
+
+def key_of(config: PretrainConfig) -> str:
+    """What a pretraining is made of; `config` is resolved."""
+    return hashlib.sha256(" ".join(_made_of(config)).encode()).hexdigest()[:24]
+
+
+def _made_of(config: PretrainConfig) -> tuple[str, str, str]:
+    return config_hash(config), data_hash(open_source(config)), start_hash(config)
+
+
+def known_run(place: Path) -> RunFolder | None:
+    """The run that is written down for a key, finished or cut off, if its folder is still there."""
+    path = json.loads(place.read_text())["run"] if place.exists() else ""
+    return RunFolder(Path(path)) if path and (Path(path) / "config.json").is_file() else None
+
+
+def adopted_run(config: PretrainConfig) -> RunFolder | None:
+    """A finished run of the same config on the same data from the same weights that somebody made by hand."""
+    wanted, *made_of = _made_of(config)
+    for place in sorted(runs_root().glob("*/checkpoints")):
+        run = RunFolder(place.parent)
+        known = run.read("run.json")
+        if [known.get("data_hash"), known.get("start_hash")] != made_of:
+            continue
+        try:
+            own = run.config(PretrainConfig)
+        except BadInput:
+            continue  # of another version
+        if config_hash(own) == wanted and finished_encoder(run, own):
+            return run
+    return None
+
+
+def checkpoints_of(run: RunFolder, points: int) -> list[Path]:
+    """The checkpoints that are scored, oldest first, the last one always; `points`: how many before it at most."""
+    newest = newest_valid(run.checkpoints)
+    before = [path for path in sorted(run.checkpoints.glob("step-*")) if newest and path.name < newest.name]
+    return [*before[len(before) - min(points, len(before)) :], newest] if newest else []
+
+
+def cost_of(run: RunFolder, checkpoint: Path) -> Cost:
+    """What the weights of a checkpoint took, from the times of the steps up to it, with all stages before."""
+    config, step = run.config(PretrainConfig), read_step(checkpoint)
+    times_ms = [line["time"] for line in run.read_lines("metrics.jsonl") if line["step"] <= step]
+    hours = (max(times_ms) - min(times_ms)) / 3.6e6 if times_ms else 0.0
+    workers = config.workers
+    own = Cost(
+        tiles_seen=step * config.loop.global_batch,
+        cpu_hours=hours * workers.num_workers * workers.torch_threads,
+        gpu_hours=hours * workers.num_workers * workers.use_gpu,
+    )
+    before = Path(config.init)
+    is_run = before.is_dir() and (before / "config.json").is_file()
+    newest = newest_valid(before / "checkpoints") if is_run else None
+    return own + cost_of(RunFolder(before), newest) if newest else own
+
+
+def with_points(config: PretrainConfig, points: int) -> PretrainConfig:
+    """The config with as many checkpoints kept on the way as are to be scored."""
+    if not points:
+        return config
+    every = max(1, config.loop.num_steps // (points + 1))
+    workers = replace(config.workers, keep_checkpoints=points + 1)
+    return replace(config, loop=replace(config.loop, checkpoint_every=every), workers=workers)
