@@ -108,11 +108,9 @@ def test_the_sets_are_the_pool_divided(num_tasks, data):
 
 def test_ranks_are_those_of_a_slow_count():
     values = np.random.default_rng(0).integers(0, 4, (7, 5)) / 4  # with ties
-    slow = [
-        [1 + np.sum(v[:, t] > v[k, t]) + (np.sum(v[:, t] == v[k, t]) - 1) / 2 for t in range(5)]
-        for v in [values]
-        for k in range(7)
-    ]
+    slow = np.empty((7, 5))
+    for (k, t), value in np.ndenumerate(values):
+        slow[k, t] = 1 + np.sum(values[:, t] > value) + (np.sum(values[:, t] == value) - 1) / 2
     np.testing.assert_array_equal(transfer_ranks(values), slow)
     assert transfer_ranks(np.array([[0.9], [0.1], [0.5]])).ravel().tolist() == [1, 3, 2]
 
