@@ -55,6 +55,7 @@ from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, short_na
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.cells import Cell, Checkpoint, keys_of, write_json
 from raypath.study.graph import Graph, Node, run_graph
+from raypath.study.seen import seen_by
 from raypath.study.settings import EncoderEntry, StudyConfig, check_study, read_study
 from raypath.training.checkpoint import ENCODER, read_step
 
@@ -347,7 +348,7 @@ class Study:
             reason=f"{reason}, again: {self.reopen}" if self.reopen else reason,
             reopen=bool(self.reopen),
             waive=self.config.waive,
-            corpora=entry.corpora,
+            seen=None if entry.recipe else seen_by(entry.source, corpora=entry.corpora, uses_labels=entry.uses_labels),
             tags=tags,
             tracking=self.tracker.uri,
             run_id=self.mlflow_run(where, self.encoder_run(entry), tags, {}),

@@ -5,7 +5,6 @@ machine.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 from launch import say
@@ -16,7 +15,7 @@ from study_plan import Loaded
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root
 from raypath.study.cells import CellFolder, write_json
-from raypath.study.power import smallest_detectable
+from raypath.study.power import METRICS_WITH_POWER, smallest_detectable
 from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
 from raypath.tracking import Tracker
@@ -29,8 +28,10 @@ def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
         benchmark, transfer = one.benchmark, next(iter(one.transfers.values()))
         table = benchmark.table
         tested = table if transfer.evaluation == "nested" else table.filter(_is_test(table))
-        power = smallest_detectable(tested["label"].to_numpy(), tested["patient"].to_pylist(), tested["sample"].to_pylist())
-        say(f"  {one.name}: {power}")
+        power = None
+        if benchmark.primary in METRICS_WITH_POWER:
+            power = smallest_detectable(tested["label"].to_numpy(), tested["patient"].to_pylist(), benchmark.primary)
+            say(f"  {one.name}: {power.words}")
         facts[one.name] = {
             "kind": benchmark.kind,
             "metric": benchmark.primary,
@@ -45,8 +46,8 @@ def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
             "split_note": benchmark.split_note,
             "data_hash": benchmark.data_hash,
             "tags": one.found | benchmark.tags,
-            "smallest_detectable": power.difference,
-            "power": str(power),
+            "smallest_detectable": power and power.difference,
+            "power": power.words if power else f"{benchmark.primary}: no formula for the smallest difference",
         }
     write_json(folder / "benchmarks.json", facts)
 
@@ -81,8 +82,3 @@ def openings_of(folder: Path, benchmarks: list[Loaded]) -> list[dict]:
     mine = [line for line in lines if line["reason"].startswith(own)]
     wanted = {(line["data_hash"], line["encoder"]) for line in mine}
     return [line for line in lines if (line["data_hash"], line["encoder"]) in wanted]
-
-
-def cost_lines(cost) -> dict:
-    """For a record."""
-    return asdict(cost)

@@ -35,8 +35,9 @@ from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_
 from raypath.protocols.transfer import TransferConfig, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, CellFolder, Cost, facts_of, load_said, save_said, write_json
-from raypath.study.contamination import check_contamination, contamination_of, seen_by
+from raypath.study.contamination import check_contamination, contamination_of
 from raypath.study.null import shuffled
+from raypath.study.seen import Seen, seen_by
 from raypath.sweep import TrialLog, num_trials, sweep
 from raypath.tracking import git_tags, open_tracking
 
@@ -56,7 +57,8 @@ class Pair:
     """What the ledger says."""
     reopen: bool
     waive: tuple[str, ...]
-    corpora: tuple[str, ...]
+    seen: Seen | None
+    """What its pretraining saw, where that is declared; None: what the runs behind its weights say."""
     tags: dict[str, Any]
     tracking: str
     run_id: str
@@ -99,7 +101,7 @@ def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
     """What the pretraining has seen of the benchmark, for every record. Raises BadInput where that forbids a score."""
     source = pair.cells[0].checkpoint.source
     refuse_monitored(source, benchmark)
-    found = contamination_of(seen_by(source, corpora=pair.corpora), benchmark, waive=pair.waive)
+    found = contamination_of(pair.seen or seen_by(source), benchmark, waive=pair.waive)
     check_contamination(found)
     return {"status": found.status, "line": found.line}
 

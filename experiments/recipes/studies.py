@@ -12,7 +12,7 @@ from itertools import product
 from raypath.study.settings import BenchmarkEntry, EncoderEntry, LeaveOutSettings, StudyConfig
 from recipes.mormont2020 import NETWORKS, RATES, TAUS
 
-COLOUR = EncoderEntry(name="colour", source="colour", corpora=("none",))
+COLOUR = EncoderEntry(name="colour", source="colour")
 
 
 def transfer() -> StudyConfig:

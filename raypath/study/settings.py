@@ -37,8 +37,10 @@ class EncoderEntry:
     """Whether its pool is that of the study without the left-out set of the benchmark it is scored on."""
     batch_norm: Literal["keep", "adapt", "recalibrate"] = "keep"
     """As in a transfer; recalibrate makes random weights a fairer baseline."""
-    corpora: tuple[str, ...] = ()
-    """For weights from elsewhere: the public collections they were trained on, e.g. ["TCGA"]; ["none"]: no pathology."""
+    corpora: tuple[str, ...] | None = None
+    """For weights from elsewhere: the public collections they were trained on, e.g. ["TCGA"]; []: no pathology; null: unknown."""
+    uses_labels: bool = False
+    """For weights from elsewhere: whether labels had a say in their training."""
     protocols: tuple[str, ...] = ()
     """The protocols it takes part in; empty: all of the study."""
 
