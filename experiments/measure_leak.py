@@ -1,4 +1,4 @@
-"""What a random split gives away where images were cut from few slides: a probe scored on random folds and on blocks of file numbers.
+"""What a random split gives away where images were cut from few slides: a probe on random folds and on blocks of file numbers.
 
     RAYPATH_WEIGHTS=DIR python experiments/measure_leak.py SET [num_repeats=5]
 
@@ -14,7 +14,6 @@ Costs one pass of the encoder over the set and 2 x repeats x folds probes: minut
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from pathlib import Path
 import launch
 import numpy as np
 import torch
+from command_line import pick
 from launch import say
 
 from raypath.benchmarks import Benchmark, Predictions, load_images, score
@@ -43,7 +43,10 @@ def main(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("--help", "-h"):
         say(__doc__)
         return
-    num_repeats = int(dict(a.split("=") for a in arguments[1:]).get("num_repeats", NUM_REPEATS))
+    given, rest = pick(arguments[1:], "num_repeats")
+    if rest or (given and not given.isdecimal()):
+        raise BadInput(f"{' '.join(arguments[1:])}: expected SET [num_repeats={NUM_REPEATS}]")
+    num_repeats = int(given or NUM_REPEATS)
     benchmark = load_images(arguments[0])
     features = features_of_set(benchmark)
     blocks = blocks_of(features)
@@ -54,7 +57,9 @@ def main(arguments: list[str]) -> None:
             say(f"repeat {repeat}, {name}: {METRIC} {score(tested)[METRIC]:.4f}")
             scored[name].append(tested)
     means = {name: np.mean([score(tested)[METRIC] for tested in found]) for name, found in scored.items()}
-    say(f"{benchmark.name}, {len(features)} images, {num_repeats} repeats of {NUM_FOLDS} folds, {ENCODER}, {EXTENT_PX} px")
+    say(
+        f"{benchmark.name}, {len(features)} images, {num_repeats} repeats of {NUM_FOLDS} folds, {ENCODER}, {EXTENT_PX} px"
+    )
     say(f"random folds {means['random']:.4f}, blocks of file numbers {means['blocks']:.4f}")
     say(f"random minus blocks, images drawn again: {as_words(difference(scored, features.names))}")
     block_names = [f"{features.classes[label]} {block}" for label, block in zip(features.labels, blocks)]

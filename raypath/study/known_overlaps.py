@@ -39,7 +39,9 @@ KNOWN = (
     Source("PTCGA200", "TCGA", "whole", "Kawai et al. 2023, arXiv 2303.15693"),
     Source("segPANDA200", "PANDA", "whole", "Kawai et al. 2023, arXiv 2303.15693"),
     Source("MoNuSeg", "TCGA", "whole", "Kumar et al. 2017, IEEE TMI 36(7); its images are named by their barcodes"),
-    Source("PanNuke", "TCGA", "partly", "its dataset card, huggingface.co/datasets/Angelou0516/PanNuke: TCGA and others"),
+    Source(
+        "PanNuke", "TCGA", "partly", "its dataset card, huggingface.co/datasets/Angelou0516/PanNuke: TCGA and others"
+    ),
     Source("TUPAC16 slides", "TCGA", "whole", "tupac.grand-challenge.org/Dataset: 500 breast cases, under other names"),
     # the mitoses of the same challenge, which the benchmark tupac is made of, are not said to be of TCGA
     Source("TUPAC16 mitoses", "AMIDA13", "partly", "Veta et al. 2019, Medical Image Analysis 54: cases 1 to 23"),
@@ -71,10 +73,12 @@ def overlap(seen: str, asked: str) -> Overlap | None:
             of = _find(seen_set, sources)
             if of is not None:
                 share, stated = sources[of]
-                return Overlap(share, f"{asked_set} is {'' if share == 'whole' else 'partly '}of {of}{stated}")
+                if of == asked_set:
+                    return Overlap("whole", f"{of} itself")
+                return Overlap(share, f"{asked_set} is {'' if share == 'whole' else 'partly '}from {of}{stated}")
             shared = [name for name in _sources(seen_set) if _find(name, sources)]
             if shared:
-                return Overlap("partly", f"{asked_set} and {seen_set} are both of {shared[0]}")
+                return Overlap("partly", f"{asked_set} and {seen_set} are both from {shared[0]}")
     return None
 
 
@@ -107,9 +111,9 @@ def _sources(name: str) -> dict[str, tuple[Share, str]]:
     found: dict[str, tuple[Share, str]] = {name: ("whole", "")}
     for line in KNOWN:
         if line.of == name:
-            for source, (share, stated) in _sources(line.source).items():
+            for source, (share, _) in _sources(line.source).items():
                 both = "whole" if share == line.share == "whole" else "partly"
-                found.setdefault(source, (both, f" ({line.stated})" if not stated else stated))
+                found.setdefault(source, (both, f" ({line.stated})"))
     return found
 
 

@@ -25,7 +25,7 @@ from raypath.training.start import imagenet_file
 
 _NUM_HASH_THREADS = 4
 _BLIND = (COLOUR, FILE, RANDOM, RANDOM_BN, IMAGENET)
-_LABELLED = {settings.__dataclass_fields__["kind"].default for settings in OBJECTIVES if settings.needs.has_labels}
+_LABELLED = {settings.__dataclass_fields__["kind"].default for settings in OBJECTIVES if settings().needs.has_labels}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,9 @@ class Training:
     def __str__(self) -> str:
         if self.unknown:
             return f"{self.name}: unknown, {self.unknown}"
-        parts = [f"{len(self.slides)} slides of {len({s.patient for s in self.slides})} patients"] if self.slides else []
+        parts = (
+            [f"{len(self.slides)} slides of {len({s.patient for s in self.slides})} patients"] if self.slides else []
+        )
         parts += [f"{len(self.images)} images"] if self.images else []
         parts += [f"declared: {', '.join(self.corpora)}"] if self.corpora else []
         how = "with labels" if self.uses_labels else "without labels"
