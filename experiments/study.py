@@ -30,7 +30,7 @@ from launch import say
 from recipes import PRETRAINING
 from recipes.studies import STUDIES
 from scoring import status_of
-from study_afterwards import record_study
+from study_afterwards import record_benchmarks, record_lineage, record_study
 from study_cells import Pair, log_pair, place_of_cell, score_pair
 from study_plan import (
     Loaded,
@@ -155,6 +155,8 @@ class Study:
         self.benchmarks = load_benchmarks(config)
         self.check()
         write_json(self.folder / "study.json", to_dict(config))
+        record_lineage(self.folder)
+        record_benchmarks(self.folder, self.benchmarks)
         launch.start_ray()
         self.references = {one.name: ray.put(one.benchmark) for one in self.benchmarks}
         self.tracker = launch.start_tracking()

@@ -5,6 +5,10 @@ machine.
 """
 
 import json
+import platform
+import shlex
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from launch import say
@@ -18,7 +22,7 @@ from raypath.study.cells import CellFolder, write_json
 from raypath.study.power import METRICS_WITH_POWER, smallest_detectable
 from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
-from raypath.tracking import Tracker
+from raypath.tracking import Tracker, git_tags
 
 
 def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
@@ -34,6 +38,7 @@ def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
             say(f"  {one.name}: {power.words}")
         facts[one.name] = {
             "kind": benchmark.kind,
+            "protocols": list(one.transfers),
             "metric": benchmark.primary,
             "classes": list(benchmark.classes),
             "num_samples": len(table),
@@ -50,6 +55,14 @@ def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
             "power": power.words if power else f"{benchmark.primary}: no formula for the smallest difference",
         }
     write_json(folder / "benchmarks.json", facts)
+
+
+def record_lineage(folder: Path) -> None:
+    """The command, and the versions of what it runs on."""
+    (folder / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
+    packages = ("raypath", "torch", "timm", "ray", "mlflow", "scikit-learn", "numpy")
+    versions = {name: version(name) for name in packages} | {"python": platform.python_version()}
+    write_json(folder / "versions.json", versions | git_tags(Path(__file__).parent))
 
 
 def _is_test(table):

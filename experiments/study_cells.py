@@ -28,7 +28,6 @@ from scoring import LEDGER, device_here, features_root, refuse_monitored, scores
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
 from raypath.config import config_hash, override, to_dict
-from raypath.errors import BadInput
 from raypath.protocols import fit
 from raypath.protocols.encoders import encoder_id
 from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
@@ -101,7 +100,9 @@ def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
     """What the pretraining has seen of the benchmark, for every record. Raises BadInput where that forbids a score."""
     source = pair.cells[0].checkpoint.source
     refuse_monitored(source, benchmark)
-    found = contamination_of(pair.seen or seen_by(source), benchmark, waive=pair.waive)
+    is_nested = pair.cells[0].config.evaluation == "nested"
+    found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
+    open_tracking(pair.tracking, launch.PROJECT).set_tags(pair.run_id, found.tag)
     check_contamination(found)
     return {"status": found.status, "line": found.line}
 
@@ -300,9 +301,3 @@ def log_pair(pair: Pair, benchmark: Benchmark) -> None:
             share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
             scores = {f"{cell.protocol}{share}/{n}": v for n, v in scores_of("test", said).items() if np.isfinite(v)}
             tracker.log_metrics(pair.run_id, scores)
-
-
-def check_pair(pair: Pair) -> None:
-    """Raise BadInput where there is nothing to do, which the driver should not have asked for."""
-    if not pair.cells:
-        raise BadInput(f"{pair.folder}: an encoder on a benchmark without cells")

@@ -11,6 +11,7 @@ from itertools import product
 from copies import look_for_copies
 from entrants import BASELINES, absolute_source
 from launch import say
+from nested import outer_folds
 from recipes import PRETRAINING
 from recipes.transfers import TRANSFERS
 from stages import stages_from_recipe
@@ -21,7 +22,7 @@ from raypath.benchmarks import Benchmark
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, input_px
+from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, has_budget
 from raypath.study.cells import Cell, Checkpoint
@@ -90,7 +91,10 @@ def _load(config: StudyConfig, number: int) -> Loaded:
         raise BadInput(f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it")
     name = entry.name or benchmark.name
     benchmark = replace(benchmark, name=name)
-    looked = look_for_copies(next(iter(transfers.values())), benchmark)
+    first = next(iter(transfers.values()))
+    looked = look_for_copies(first, benchmark)
+    if first.evaluation == "nested":
+        outer_folds(first, looked.benchmark, looked.together)  # can it be divided so? before anything is trained
     return Loaded(name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags)
 
 
@@ -220,8 +224,3 @@ def say_plan(config: StudyConfig, benchmarks: list[Loaded], num_pretrainings: in
         num_patients = len(set(one.benchmark.table["patient"].to_pylist()) - {None})
         unit = f"{num_patients} patients" if num_patients else "no patients: image-level"
         say(f"  {one.name}: {len(one.benchmark.table):,} samples, {unit}, {one.benchmark.primary}")
-
-
-def input_px_of(source: str, seed: int) -> int:
-    """The extent an encoder was made for; 0 if any will do."""
-    return input_px(open_encoder(source, seed=seed)) or 0

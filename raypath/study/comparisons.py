@@ -18,7 +18,7 @@ from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import Place, StudyResults
 from raypath.study.settings import COLOUR
 from raypath.study.statistics import Difference, Population, paired_difference
-from raypath.study.verdict import Verdict, verdict
+from raypath.study.verdict import Verdict, points, verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +83,26 @@ def _verdict(
 
 
 def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
-    """One sentence for each encoder: on how many benchmarks it is better, worse or not separable, and on which."""
+    """One sentence for each encoder: on which benchmarks it is better, worse or not separable, with the differences in points."""
     by_encoder: dict[str, list[Comparison]] = {}
     for one in found:
         by_encoder.setdefault(one.place.encoder, []).append(one)
     lines = []
     for encoder, own in by_encoder.items():
-        better = [one.place.benchmark for one in own if one.verdict.is_better]
-        worse = [one.place.benchmark for one in own if one.verdict.is_worse]
-        neither = len(own) - len(better) - len(worse)
-        named = [f"better on {len(better)} ({', '.join(better)})"] if better else ["better on none"]
-        named += [f"worse on {len(worse)} ({', '.join(worse)})"] if worse else []
-        named += [f"no verdict or not separable on {neither}"] if neither else []
-        lines.append(f"{encoder} against {results.config.reference}, {len(own)} benchmarks: {'; '.join(named)}.")
+        better = [one for one in own if one.verdict.is_better]
+        worse = [one for one in own if one.verdict.is_worse]
+        neither = [one for one in own if not (one.verdict.is_better or one.verdict.is_worse)]
+        groups = [("better on", better), ("worse on", worse), ("not separable, or no verdict, on", neither)]
+        told = [f"{words} {len(group)} ({'; '.join(map(_short, group))})" for words, group in groups if group]
+        told = told if better else ["better on none", *told]
+        population = next(iter({one.verdict.population for one in own}), "")
+        plural = "" if len(own) == 1 else "s"
+        lines.append(f"{encoder} against {results.config.reference}, {len(own)} benchmark{plural}: {', '.join(told)}. {population.capitalize()}.")
     return lines
+
+
+def _short(one: Comparison) -> str:
+    return f"{one.place.benchmark} {points(one.to_reference)}, n = {one.to_reference.num_patients}"
 
 
 def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
