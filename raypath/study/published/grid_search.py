@@ -10,6 +10,7 @@ What it costs: nothing.
 
 from collections.abc import Sequence
 from math import ceil
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,6 +24,7 @@ from raypath.study.published.results import NETWORKS, Trial
 
 _FEW = 10
 _COLUMNS = 5
+_TITLE_CHARACTERS = 30  # for each panel of a row
 
 
 def rates_figure(trials: Sequence[Trial], network: str, tasks: Sequence[str], rates: Sequence[str]) -> Figure:
@@ -117,7 +119,7 @@ def _panels(num: int, title: str) -> tuple[Figure, list[Axes]]:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[num:]:
         axes.set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(fill(title, _TITLE_CHARACTERS * columns), fontsize=10)
     return figure, list(panels[:num])
 
 

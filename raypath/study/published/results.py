@@ -126,7 +126,8 @@ def read_trials(path: Path) -> list[Trial]:
         if cells["is_warm"].lower() not in ("true", "false"):
             raise BadInput(f"{path}: line {line}: is_warm={cells['is_warm']!r}; expected true or false")
         texts = {name: cells[name] for name in ("network", "task", "rate", "tau")}
-        seed, score = (number(path, line, cells, name, kind) for name, kind in (("seed", int), ("score", float)))
+        seed = number(path, line, cells, "seed", int, is_needed=True)
+        score = number(path, line, cells, "score", float)
         trials.append(Trial(**texts, is_warm=cells["is_warm"].lower() == "true", seed=seed, score=score))
     return trials
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from math import floor
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from raypath.study.figures import ACCENT, FAINT, INK, PALE, SOFT
 from raypath.study.published.gaps import mark_gap
@@ -27,7 +28,7 @@ def methods_figure(
     found = {(task, m): places.get((task, network, m)) for task in shown for m in methods}
     lowest = min((own.mean - 2 * (own.sigma or 0) for own in found.values() if own), default=0.0)
     foot = max(0, floor(lowest / _FOOT_STEP) * _FOOT_STEP)
-    figure = Figure(figsize=(2 + 1.05 * len(shown), 4.2), layout="constrained")
+    figure = Figure(figsize=(max(5, 2 + 1.05 * len(shown)), 4.2), layout="constrained")
     axes = figure.subplots()
     width = 0.84 / len(methods)
     for number, (method, colour) in enumerate(methods.items()):
@@ -43,13 +44,13 @@ def methods_figure(
             )
             if error is not None:
                 axes.errorbar(left + width / 2, own.mean, yerr=error, color=INK, linewidth=1, capsize=2)
-        axes.bar(0, 0, color=colour, label=METHODS.get(method, method))  # for the legend, also where nothing is known
     axes.set_xticks(range(len(shown)), [_named(task, network, places) for task in shown], fontsize=8)
     axes.set(ylim=(foot, 101), xlim=(-0.6, len(shown) - 0.4), ylabel=f"percent (the axis begins at {foot})")
     axes.set_title(f"{NETWORKS.get(network, network)}; error bars: 2 sigma", fontsize=10)
     axes.tick_params(axis="x", length=0)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(methods), frameon=False, fontsize=8)
+    handles = [Patch(color=colour, label=METHODS.get(method, method)) for method, colour in methods.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(methods)), frameon=False, fontsize=8)
     return figure
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from raypath.study.figures import ACCENT, FAINT, INK, SOFT
+from raypath.study.figures import ACCENT, FAINT, INK, PALE, SOFT
 from raypath.study.published.gaps import mark_gap
 from raypath.study.published.results import METRICS, NETWORKS, Result, by_place, tasks_of
 
@@ -85,26 +85,29 @@ def _sigma(multitask: Result, imagenet: Result, transfer: Transfer) -> float | N
 
 
 def delta_figure(found: Sequence[Delta], network: str, transfer: Transfer) -> Figure:
-    """The bars from top to bottom, metric by metric, each with its number; significant ones are dark, unknown ones hatched."""
+    """The bars from top to bottom, metric by metric, each with its number.
+
+    Significant ones are dark and their number is bold; what could not be judged is pale, what is not known hatched.
+    """
     figure = Figure(figsize=(6.4, 1.3 + 0.36 * len(found)), layout="constrained")
     axes = figure.subplots()
     reach = [abs(d.difference) + 2 * (d.sigma or 0) for d in found if d.difference is not None]
     room = max(reach, default=1.0) or 1.0
+    is_judged = any(delta.is_significant is not None for delta in found)
+    colours = {True: ACCENT, False: FAINT, None: PALE if is_judged else FAINT}
     for place, delta in enumerate(found):
         if delta.difference is None:
             mark_gap(axes, place - 0.36, place + 0.36, along="y")
             continue
-        axes.barh(place, delta.difference, height=0.72, color=ACCENT if delta.is_significant else FAINT)
+        axes.barh(place, delta.difference, height=0.72, color=colours[delta.is_significant])
         if delta.sigma is not None:
             error = 2 * delta.sigma
             axes.errorbar(delta.difference, place, xerr=error, color=INK, linewidth=1.2, capsize=3)
-        words = f"{delta.difference:+.2f}".replace("-", "\u2212") + (
-            "" if delta.sigma is not None else " (sigma not known)"
-        )
+        words = f"{delta.difference:+.2f}".replace("-", "\u2212") + ("" if delta.sigma is not None else " (no sigma)")
         side = 1 if delta.difference >= 0 else -1
         end = delta.difference + side * (2 * (delta.sigma or 0) + 0.02 * room)
-        align = "left" if side > 0 else "right"
-        axes.text(end, place, words, ha=align, va="center", fontsize=8, color=INK)
+        align, weight = "left" if side > 0 else "right", "bold" if delta.is_significant else "normal"
+        axes.text(end, place, words, ha=align, va="center", fontsize=8, color=INK, weight=weight)
     for place, (above, below) in enumerate(pairwise(found)):
         if above.metric != below.metric:
             axes.axhline(place + 0.5, color=SOFT, linewidth=0.6, linestyle=":")
@@ -116,9 +119,11 @@ def delta_figure(found: Sequence[Delta], network: str, transfer: Transfer) -> Fi
     axes.set_title(f"{NETWORKS.get(network, network)}, {_TITLES[transfer]}", fontsize=10)
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
-    if any(delta.is_significant is not None for delta in found):
-        handles = [Patch(color=ACCENT, label="significant"), Patch(color=FAINT, label="not significant")]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    words = {True: "significant", False: "not significant", None: "not judged: no sigma"}
+    drawn = {delta.is_significant for delta in found if delta.difference is not None}
+    if is_judged:
+        handles = [Patch(color=colours[key], label=word) for key, word in words.items() if key in drawn]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
