@@ -75,7 +75,7 @@ def absent(results: StudyResults) -> list[tuple[str, str, str, float]]:
         (entry.name, benchmark, protocol, fraction)
         for entry, (benchmark, facts), protocol, fraction in asked
         if protocol in (entry.protocols or config.protocols)
-        and protocol in facts["protocols"]
+        and protocol in facts.get("protocols", config.protocols)
         and results.place(entry.name, benchmark, protocol, fraction) is None
     ]
 
