@@ -111,7 +111,7 @@ def _plain(place: str) -> str:
     return place if place in PRETRAINING or ":" in place else short_name(place)
 
 
-class locked:  # noqa: N801 - used as a word
+class locked:
     """Nobody else carries the study out meanwhile; the lock is released by the death of the process too."""
 
     def __init__(self, folder: Path):
@@ -318,7 +318,11 @@ class Study:
         if kind not in (RANDOM, RANDOM_BN):
             return source
         settings = open_encoder(source, seed=0).settings if like else architecture_of(self.config)
-        place = self.folder / "encoders" / f"{RANDOM}-{settings.architecture}-{settings.input_px}-seed{point.seed}.safetensors"
+        place = (
+            self.folder
+            / "encoders"
+            / f"{RANDOM}-{settings.architecture}-{settings.input_px}-seed{point.seed}.safetensors"
+        )
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             draft = place.with_suffix(".draft")
@@ -386,7 +390,9 @@ def in_task(work, arguments: tuple, log: Path, root: str) -> Any:
             return work(*arguments)
         except Exception as error:
             file.write(traceback.format_exc())
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+            return (
+                f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+            )
 
 
 def _pretrain(stages, study: str, parent: str) -> dict[str, str]:

@@ -74,7 +74,9 @@ def sheets_of(folder: Path, results: StudyResults, one: Loaded, place: Place) ->
     worst = np.argsort(sure, kind="stable")[:NUM_SHOWN]
     words = [words_of(said, row) for row in worst]
     about = f"{place.encoder}, {place.protocol}: the {len(worst)} samples of the test that it got most wrong"
-    found.append(kept(folder, one, "worst", "Worst tiles", about, sheet_of(one, said, worst, words, "Worst tiles", about)))
+    found.append(
+        kept(folder, one, "worst", "Worst tiles", about, sheet_of(one, said, worst, words, "Worst tiles", about))
+    )
     other = results.place(results.config.reference, one.name, place.protocol, place.fraction)
     if other is not None and other.encoder != place.encoder:
         row_of = {sample: row for row, sample in enumerate(other.said[0][0].sample)}
@@ -93,7 +95,9 @@ def sheets_of(folder: Path, results: StudyResults, one: Loaded, place: Place) ->
         unit = "patient" if one.benchmark.has_patients else "image"
         title = f"Nearest neighbours by {place.encoder} on {one.name}"
         sheet = neighbour_sheet(pixels, values, groups_of(rows), title=title, group=unit, one="sample")
-        found.append(kept(folder, one, "neighbours", "Nearest neighbours", f"by the features of {place.encoder}", sheet))
+        found.append(
+            kept(folder, one, "neighbours", "Nearest neighbours", f"by the features of {place.encoder}", sheet)
+        )
     return found
 
 
@@ -135,7 +139,9 @@ def features_of(one: Loaded, place: Place) -> tuple[pa.Table, np.ndarray]:
     chosen = np.unique(np.linspace(0, len(table) - 1, min(NUM_MAPPED, len(table))).astype(int))
     rows = table.take(pa.array(chosen))
     record = place.scored[0].record
-    config = replace(from_dict(TransferConfig, record["config"]), benchmark=next(iter(one.transfers.values())).benchmark)
+    config = replace(
+        from_dict(TransferConfig, record["config"]), benchmark=next(iter(one.transfers.values())).benchmark
+    )
     if isinstance(config.protocol, (*TRAINED, *OF_PIXELS)):
         config = replace(config, protocol=ProbeSettings())
     fed = feeding(config, one.benchmark)

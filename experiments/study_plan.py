@@ -16,6 +16,7 @@ from recipes import PRETRAINING
 from recipes.transfers import TRANSFERS
 from stages import stages_from_recipe
 from study_pretraining import with_points
+from study_slides import is_touched, without_test_slides
 from transfer_words import asked_for
 
 from raypath.benchmarks import Benchmark
@@ -25,6 +26,7 @@ from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_enco
 from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, has_budget
+from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Checkpoint
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.settings import PretrainConfig
@@ -54,12 +56,15 @@ class Point:
     left_out: tuple[str, ...] = ()
     combination: tuple[tuple[str, object], ...] = ()
     """Settings of the grid that this pretraining has."""
+    held_back: str = ""
+    """The benchmark whose val and test slides it does not see, where its index holds some."""
 
     @property
     def name(self) -> str:
         """A name of its own for the graph, and for people."""
         parts = [f"{self.entry.name}, seed {self.seed}"]
         parts += [f"without {' and '.join(self.left_out)}"] if self.left_out else []
+        parts += [f"without the test slides of {self.held_back}"] if self.held_back else []
         parts += [" ".join(f"{key}={value}" for key, value in self.combination)] if self.combination else []
         return ", ".join(parts)
 
@@ -70,7 +75,9 @@ def load_benchmarks(config: StudyConfig) -> list[Loaded]:
     names = [one.name for one in loaded]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BadInput(f"{config.name}: two benchmarks are called {', '.join(twice)}; give one a name of its own: name=")
+        raise BadInput(
+            f"{config.name}: two benchmarks are called {', '.join(twice)}; give one a name of its own: name="
+        )
     return loaded
 
 
@@ -88,7 +95,9 @@ def _load(config: StudyConfig, number: int) -> Loaded:
         if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
             transfers[protocol] = with_evaluation(transfer, benchmark)
     if not transfers:
-        raise BadInput(f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it")
+        raise BadInput(
+            f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it"
+        )
     name = entry.name or benchmark.name
     benchmark = replace(benchmark, name=name)
     first = next(iter(transfers.values()))
@@ -118,12 +127,30 @@ def points_of(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, list[P
     sets = left_out_sets(config, benchmarks)
     return {
         one.name: [
-            Point(entry, config.seed + number, sets[one.name] if entry.leave_out else ())
+            Point(
+                entry,
+                config.seed + number,
+                sets[one.name] if entry.leave_out else (),
+                held_back=_held_back(config, entry, one),
+            )
             for entry in config.encoders
             for number in range(entry.num_seeds)
         ]
         for one in benchmarks
     }
+
+
+def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> str:
+    """The benchmark's name, where slides that it tests are in the index of the entry and must not be seen."""
+    if (
+        not entry.recipe
+        or entry.transductive
+        or entry.leave_out
+        or next(iter(one.transfers.values())).evaluation == "nested"
+    ):
+        return ""
+    index = stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])[0].index
+    return one.name if index and is_touched(index, one.benchmark) else ""
 
 
 def grid_of(config: StudyConfig) -> list[tuple[tuple[str, object], ...]]:
@@ -143,6 +170,10 @@ def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> li
     if entry.leave_out:
         settings.append(f"pool={pool_without(config, point.left_out, benchmarks)}")
     stages = stages_from_recipe(PRETRAINING, entry.recipe, settings)
+    if point.held_back:
+        benchmark = next(one.benchmark for one in benchmarks if one.name == point.held_back)
+        root = runs_root() / "indexes"
+        stages = [replace(stage, index=without_test_slides(stage.index, benchmark, root)) for stage in stages]
     return [*stages[:-1], with_points(stages[-1], entry.curve_points)]
 
 
@@ -168,7 +199,9 @@ def architecture_of(config: StudyConfig) -> EncoderSettings | None:
     return None
 
 
-def cells_of(config: StudyConfig, one: Loaded, checkpoint: Checkpoint, entry: EncoderEntry, extent_px: int) -> list[Cell]:
+def cells_of(
+    config: StudyConfig, one: Loaded, checkpoint: Checkpoint, entry: EncoderEntry, extent_px: int
+) -> list[Cell]:
     """All that is asked of a checkpoint on a benchmark. Raises BadInput for a protocol that is none for the encoder."""
     cells = []
     for protocol, fraction in product(one.transfers, config.fractions):

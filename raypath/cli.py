@@ -295,7 +295,9 @@ def import_(
 
 
 @app.command()
-def report(study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study, runs/studies/NAME.")]) -> None:
+def report(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study, runs/studies/NAME.")],
+) -> None:
     """Make the report and tables of a study anew, from its saved predictions alone."""
     from raypath.study.study_report import write_report
 
@@ -311,7 +313,11 @@ def diff(
     from raypath.study.diff import diff_runs
 
     found = diff_runs(first, second)
-    for head, lines in (("settings", found.settings), ("made of", found.facts), ("scores", [s.words for s in found.scores])):
+    for head, lines in (
+        ("settings", found.settings),
+        ("made of", found.facts),
+        ("scores", [s.words for s in found.scores]),
+    ):
         say(f"{head}: {'the same' if not lines and head != 'scores' else ''}".rstrip())
         for line in lines:
             say(f"  {line}")

@@ -97,7 +97,9 @@ class Cell:
         """For people: encoder (seed), benchmark, protocol, share of labels."""
         step = "" if self.checkpoint.step is None else f" at step {self.checkpoint.step:,}"
         share = "" if self.fraction == 1 else f", {self.fraction:.0%} of labels"
-        return f"{self.checkpoint.encoder} (seed {self.checkpoint.seed}){step} on {self.benchmark}, {self.protocol}{share}"
+        return (
+            f"{self.checkpoint.encoder} (seed {self.checkpoint.seed}){step} on {self.benchmark}, {self.protocol}{share}"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ class CellFolder:
         try:
             return json.loads(place.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise BadInput(f"{place}: no record of a cell ({error}); remove the folder, the cell is run again") from None
+            raise BadInput(
+                f"{place}: no record of a cell ({error}); remove the folder, the cell is run again"
+            ) from None
 
     @property
     def is_done(self) -> bool:

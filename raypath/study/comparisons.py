@@ -59,7 +59,11 @@ def difference(results: StudyResults, a: Place, b: Place) -> Difference:
     population: Population = "recipe" if "recipe" in (a.population, b.population) else "checkpoint"
     if {len(a.scored), len(b.scored)} & {2}:
         population = "checkpoint"  # two seeds are too few to be drawn again
-    settings = {"method": results.config.method, "num_resamples": results.config.num_resamples, "seed": results.config.seed}
+    settings = {
+        "method": results.config.method,
+        "num_resamples": results.config.num_resamples,
+        "seed": results.config.seed,
+    }
     return paired_difference(a.said, b.said, a.metric, population=population, **settings)
 
 
@@ -97,7 +101,9 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
         told = told if better else ["better on none", *told]
         population = next(iter({one.verdict.population for one in own}), "")
         plural = "" if len(own) == 1 else "s"
-        lines.append(f"{encoder} against {results.config.reference}, {len(own)} benchmark{plural}: {', '.join(told)}. {population.capitalize()}.")
+        lines.append(
+            f"{encoder} against {results.config.reference}, {len(own)} benchmark{plural}: {', '.join(told)}. {population.capitalize()}."
+        )
     return lines
 
 
@@ -115,7 +121,9 @@ def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
     most = min((_spent(place, what) for place in own), default=0)
     chosen = [place for place in results.places if place.encoder not in recipes]
     for place in own:
-        points = [p for p in (*results.on_the_way, place) if _name(p) == _name(place) and _spent(p, what) <= most * 1.001]
+        points = [
+            p for p in (*results.on_the_way, place) if _name(p) == _name(place) and _spent(p, what) <= most * 1.001
+        ]
         if points:
             chosen.append(max(points, key=lambda p: _spent(p, what)))
     unit = f"{most:,} tiles" if what == "tiles_seen" else f"{most:.3g} {what.replace('_', ' ')}"

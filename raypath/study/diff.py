@@ -21,7 +21,18 @@ from raypath.study.permutation import permutation_p
 from raypath.study.statistics import Difference, paired_difference
 
 _RECORDS = ("run.json", "cell.json")
-_FACTS = ("data_hash", "index_hash", "start_hash", "weights", "config_hash", "commit", "step", "left_out", "seeds", "state")
+_FACTS = (
+    "data_hash",
+    "index_hash",
+    "start_hash",
+    "weights",
+    "config_hash",
+    "commit",
+    "step",
+    "left_out",
+    "seeds",
+    "state",
+)
 _PATTERNS = ("*.test.parquet", "test.repeat-0.parquet", "*.repeat-0.parquet", "seed-*.parquet")
 
 

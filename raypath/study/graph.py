@@ -45,7 +45,7 @@ class Graph:
             absent = [need for need in node.needs if need not in named]
             if absent:
                 raise ValueError(f"{node.name} needs {', '.join(absent)}, which is not in the graph")
-        graph = cls(named, {name: "waiting" for name in named})
+        graph = cls(named, dict.fromkeys(named, "waiting"))
         graph._check_order()
         return graph
 

@@ -26,4 +26,6 @@ def shuffled(benchmark: Benchmark, *, seed: int) -> Benchmark:
     labels = pa.array(table["label"].to_numpy()[order])
     table = table.set_column(place, table.schema.field("label"), labels)
     rows = zip(table["sample"].to_pylist(), order.tolist(), splits.tolist(), strict=True)
-    return replace(benchmark, table=table, data_hash=hash_rows([("null", benchmark.data_hash, *row) for row in rows], ()))
+    return replace(
+        benchmark, table=table, data_hash=hash_rows([("null", benchmark.data_hash, *row) for row in rows], ())
+    )

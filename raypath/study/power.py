@@ -77,7 +77,7 @@ def smallest_detectable(
     label: Sequence[int],
     patient: Sequence[str | None],
     metric: Primary = "balanced_accuracy",
-    assumptions: Assumptions = Assumptions(),  # noqa: B008 - frozen
+    assumptions: Assumptions = Assumptions(),
 ) -> Detectable:
     """What a test of images with these labels [N] and patients [N] can show.
 
@@ -106,9 +106,7 @@ def smallest_detectable(
     )
 
 
-def _answers(
-    label: np.ndarray, group_of: np.ndarray, metric: str, assumed: Assumptions
-) -> tuple[float, float, float]:
+def _answers(label: np.ndarray, group_of: np.ndarray, metric: str, assumed: Assumptions) -> tuple[float, float, float]:
     """Difference, effective patients and design effect of a score that counts what is right."""
     counts = np.bincount(label)
     num_classes = np.count_nonzero(counts)

@@ -65,7 +65,10 @@ def rank_test(scores: np.ndarray, *, alpha: float = 0.05) -> RankTest:
     _, p = friedmanchisquare(*np.asarray(scores, dtype=float).T)
     # all alike everywhere: scipy divides 0 by 0
     return RankTest(
-        ranks, 1.0 if np.isnan(p) else float(p), critical_difference(num_encoders, num_benchmarks, alpha), num_benchmarks
+        ranks,
+        1.0 if np.isnan(p) else float(p),
+        critical_difference(num_encoders, num_benchmarks, alpha),
+        num_benchmarks,
     )
 
 

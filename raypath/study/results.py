@@ -132,7 +132,9 @@ def _read(place: Path, otherwise: Any) -> Any:
     try:
         return json.loads(place.read_text(encoding="utf-8")) if place.exists() else otherwise
     except ValueError as error:
-        raise BadInput(f"{place}: cannot be read ({error}); run the study's command again, it is written anew") from None
+        raise BadInput(
+            f"{place}: cannot be read ({error}); run the study's command again, it is written anew"
+        ) from None
 
 
 def _places(config: StudyConfig, cells: list[tuple[CellFolder, dict[str, Any]]]) -> tuple[Place, ...]:
@@ -143,11 +145,15 @@ def _places(config: StudyConfig, cells: list[tuple[CellFolder, dict[str, Any]]])
         step = record["step"]
         key = (record["encoder"], record["benchmark"], record["protocol"], record["fraction"], step)
         said = tuple(folder.said(f"seed-{seed}") for seed in record["seeds"])
-        altered = {path.stem: folder.said(f"altered/{path.stem}") for path in (folder.path / "altered").glob("*.parquet")}
+        altered = {
+            path.stem: folder.said(f"altered/{path.stem}") for path in (folder.path / "altered").glob("*.parquet")
+        }
         grouped[key].append(Scored(record, said, folder.said("null"), altered))
         metrics[key] = record["metric"]
     order = {entry.name: number for number, entry in enumerate(config.encoders)}
-    keys = sorted(grouped, key=lambda k: (order.get(k[0], len(order)), k[1], config.protocols.index(k[2]), -k[3], k[4] or 0))
+    keys = sorted(
+        grouped, key=lambda k: (order.get(k[0], len(order)), k[1], config.protocols.index(k[2]), -k[3], k[4] or 0)
+    )
     return tuple(
         Place(*key[:4], metrics[key], tuple(sorted(grouped[key], key=lambda one: one.record["pretraining_seed"])))
         for key in keys

@@ -35,6 +35,8 @@ class EncoderEntry:
     """Saved checkpoints on the way that are scored as well, for the figure of score against tiles seen."""
     leave_out: bool = False
     """Whether its pool is that of the study without the left-out set of the benchmark it is scored on."""
+    transductive: bool = False
+    """Whether it may be pretrained on the unlabelled slides of a benchmark's val and test, as the first paper's rows are."""
     batch_norm: Literal["keep", "adapt", "recalibrate"] = "keep"
     """As in a transfer; recalibrate makes random weights a fairer baseline."""
     corpora: tuple[str, ...] | None = None

@@ -72,8 +72,12 @@ def curve_figure(
         for encoder, points in lines.items():
             colour = colour_of(results, encoder)
             x = [place for place, _ in points]
-            axes.fill_between(x, [i.low for _, i in points], [i.high for _, i in points], color=colour, alpha=0.13, linewidth=0)
-            axes.plot(x, [i.estimate for _, i in points], "o-", color=colour, markersize=4, linewidth=1.6, label=encoder)
+            axes.fill_between(
+                x, [i.low for _, i in points], [i.high for _, i in points], color=colour, alpha=0.13, linewidth=0
+            )
+            axes.plot(
+                x, [i.estimate for _, i in points], "o-", color=colour, markersize=4, linewidth=1.6, label=encoder
+            )
         if is_log:
             axes.set_xscale("log")
         axes.set_title(benchmark, fontsize=9, color=INK)

@@ -97,7 +97,9 @@ def label_curve(results: StudyResults) -> Section | None:
                 own = curves.setdefault(place.benchmark, {}).setdefault(place.encoder, [])
                 own.append((100 * place.fraction, results.interval(place)))
         picture = curve_figure(results, curves, label="% of the training labels", is_log=True)
-        pictures.append((f"Labels, {protocol}", "Bands are 95 % intervals; smaller shares are parts of larger ones.", picture))
+        pictures.append(
+            (f"Labels, {protocol}", "Bands are 95 % intervals; smaller shares are parts of larger ones.", picture)
+        )
     return Section(title="How many labels", pictures=tuple(pictures))
 
 
@@ -111,7 +113,9 @@ def scale_curve(results: StudyResults) -> Section | None:
     for place in (*results.on_the_way, *results.places):
         if (place.encoder, place.benchmark) in names and (place.protocol, place.fraction) == (protocol, 1):
             tiles = place.scored[0].record["pretraining_cost"]["tiles_seen"]
-            curves.setdefault(place.benchmark, {}).setdefault(place.encoder, []).append((tiles, results.interval(place)))
+            curves.setdefault(place.benchmark, {}).setdefault(place.encoder, []).append(
+                (tiles, results.interval(place))
+            )
     for lines in curves.values():
         for points in lines.values():
             points.sort(key=lambda point: point[0])
@@ -132,7 +136,9 @@ def equal_compute(results: StudyResults) -> Section | None:
         tiles = place.scored[0].record["pretraining_cost"]["tiles_seen"]
         where = "the end" if step is None else f"step {step:,}"
         score = f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}]"
-        rows.append((place.benchmark, place.encoder, place.protocol, f"{place.fraction:.0%}", where, f"{tiles:,}", score))
+        rows.append(
+            (place.benchmark, place.encoder, place.protocol, f"{place.fraction:.0%}", where, f"{tiles:,}", score)
+        )
     columns = ("benchmark", "encoder", "protocol", "labels", "checkpoint", "tiles seen", "test [95 %]")
     return Section(title="Equal compute", words=(what,), tables=(Table(columns=columns, rows=tuple(rows)).html(),))
 
@@ -173,7 +179,9 @@ def looks(results: StudyResults) -> Section | None:
         if (results.folder / sheet["file"]).exists():
             pictures.append((sheet["title"], sheet["caption"], results.folder / sheet["file"]))
     for known in _read(results, "maps.json", []):
-        caption = f"t-SNE of the features of {known['encoder']}: an illustration. Distances and sizes of groups mean little."
+        caption = (
+            f"t-SNE of the features of {known['encoder']}: an illustration. Distances and sizes of groups mean little."
+        )
         pictures.append((f"Map: {known['benchmark']}", caption, map_figure(known)))
     return Section(title="To look at", pictures=tuple(pictures)) if pictures else None
 
@@ -186,14 +194,21 @@ def confounders(results: StudyResults) -> Section | None:
     if not rows:
         return None
     columns = ("benchmark", "encoder", "confounder", "what a probe finds")
-    words = ("Whether site, scanner or patient can be read from the features. Above chance, a split must keep them apart.",)
+    words = (
+        "Whether site, scanner or patient can be read from the features. Above chance, a split must keep them apart.",
+    )
     return Section(title="Confounders", words=words, tables=(Table(columns=columns, rows=tuple(rows)).html(),))
 
 
 def leakage(results: StudyResults) -> Section:
     """Within each benchmark, between pretraining and benchmark, and which tests were opened how often."""
     within = tuple(
-        (name, facts["tags"].get("raypath.near_duplicates", "not searched"), facts["tags"].get("raypath.waived", "none"), facts["split_note"])
+        (
+            name,
+            facts["tags"].get("raypath.near_duplicates", "not searched"),
+            facts["tags"].get("raypath.waived", "none"),
+            facts["split_note"],
+        )
         for name, facts in results.benchmarks.items()
     )
     between: dict[tuple[str, str], Counter] = {}
@@ -206,9 +221,16 @@ def leakage(results: StudyResults) -> Section:
     rows = tuple((encoder, name, ", ".join(found), lines[encoder, name]) for (encoder, name), found in between.items())
     times = Counter((line["benchmark"], line["encoder"], line["data_hash"]) for line in results.openings)
     again = [f"{name}: opened {num} times for {encoder}" for (name, encoder, _), num in times.items() if num > 1]
-    again += [f"  {line['time']} {line['benchmark']}, {line['encoder']}: {line['reason']}" for line in results.openings if line["opening"] > 1]
-    words = (f"{len(times)} tests (a fold has its own) were opened, each once for an encoder.",) if not again else (
-        f"{len(times)} tests were opened; more than once:", *again)
+    again += [
+        f"  {line['time']} {line['benchmark']}, {line['encoder']}: {line['reason']}"
+        for line in results.openings
+        if line["opening"] > 1
+    ]
+    words = (
+        (f"{len(times)} tests (a fold has its own) were opened, each once for an encoder.",)
+        if not again
+        else (f"{len(times)} tests were opened; more than once:", *again)
+    )
     return Section(
         title="Leakage, contamination and the seal of the tests",
         words=words,
@@ -232,7 +254,12 @@ def failed(results: StudyResults) -> Section | None:
 
 def lineage(results: StudyResults) -> Section:
     """Everything that is needed to do it again, and to check it."""
-    rows = [("command", (results.folder / "command.txt").read_text().strip() if (results.folder / "command.txt").exists() else None)]
+    rows = [
+        (
+            "command",
+            (results.folder / "command.txt").read_text().strip() if (results.folder / "command.txt").exists() else None,
+        )
+    ]
     versions = _read(results, "versions.json", {})
     rows += [(name, str(value)) for name, value in versions.items()]
     rows += [(f"data of {name}", facts["data_hash"]) for name, facts in results.benchmarks.items()]

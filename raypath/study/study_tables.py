@@ -84,7 +84,9 @@ def notes_of(results: StudyResults, place: Place, interval: Interval) -> tuple[s
     """What must be known beside a score."""
     notes = []
     if interval.level == "image":
-        notes.append("image-level: no patients are known, and the interval is too narrow where images of one patient are many")
+        notes.append(
+            "image-level: no patients are known, and the interval is too narrow where images of one patient are many"
+        )
     elif interval.num_patients < FEWEST_PATIENTS:
         notes.append(f"too few patients (below {FEWEST_PATIENTS})")
     elif interval.num_patients < FEW_PATIENTS:
@@ -120,7 +122,9 @@ def verdict_table(found: list[Comparison]) -> Table:
     """Every comparison in words, with its p-values."""
     return Table(
         columns=("benchmark", "verdict", "p", "p (Holm)"),
-        rows=tuple((one.place.benchmark, one.verdict.words, f"{one.p_value:.3g}", f"{one.adjusted_p:.3g}") for one in found),
+        rows=tuple(
+            (one.place.benchmark, one.verdict.words, f"{one.p_value:.3g}", f"{one.adjusted_p:.3g}") for one in found
+        ),
         footnotes=("p: paired permutation test over patients; Holm: corrected for all comparisons of this table.",),
     )
 

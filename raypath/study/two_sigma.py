@@ -46,8 +46,12 @@ def two_sigma(mean_a: ArrayLike, sigma_a: ArrayLike, mean_b: ArrayLike, sigma_b:
     A sigma of 0 stands for what has no seeds (a frozen encoder with a support vector machine). Raises BadInput for a sigma that is
     negative, and for a number that is not finite: leave such comparisons out.
     """
-    values = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, dtype=float)) for v in (mean_a, sigma_a, mean_b, sigma_b)))
+    values = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(v, dtype=float)) for v in (mean_a, sigma_a, mean_b, sigma_b))
+    )
     if not all(np.isfinite(v).all() for v in values) or (values[1] < 0).any() or (values[3] < 0).any():
-        raise BadInput("two-sigma rule: a mean or sigma is missing or a sigma negative; leave out comparisons without both")
+        raise BadInput(
+            "two-sigma rule: a mean or sigma is missing or a sigma negative; leave out comparisons without both"
+        )
     difference = values[0] - values[2]
     return TwoSigma(difference, np.abs(difference) > 2 * np.maximum(values[1], values[3]))
