@@ -6,7 +6,7 @@ answer is not, and stands here as assumptions that are printed with the result. 
 
     v x ((1 - rho) sum of w_i^2 + rho sum over patients of (sum of their w_i)^2)
 
-which for equal weights is the design effect of Kish (Survey Sampling, 1965, 5.4): v / N x (1 + (m - 1) rho), m the mean size of an
+which for equal weights is the design effect of Kish (Survey Sampling, 1965): v / N x (1 + (m - 1) rho), m the mean size of an
 image's patient, so patients of uneven size count as fewer. With v the variance of "a right minus b right" (q - d^2 where the two
 disagree about a share q of the images and d is the difference), d solves d = (t_(1 - alpha / 2) + t_power) x error. Student's
 t has as many degrees of freedom as there are patients of equal share, less one (Satterthwaite 1946).

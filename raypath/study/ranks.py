@@ -1,8 +1,8 @@
 """Encoders ranked over many benchmarks: mean ranks, Friedman's test, Nemenyi's critical difference, and whether ranks hold.
 
-One decision: benchmarks are the sample, so below ten of them there is no test. Demšar, Journal of Machine Learning Research 7 (2006)
-1, 3.2.2: Friedman's chi-square needs more than 10 data sets or so, and Nemenyi's difference is wide with fewer. Below that, ask of
-each benchmark by itself (`statistics`), or how often a rank holds when its patients are drawn again (`rank_stability`).
+One decision: benchmarks are the sample, so below ten of them there is no test: Friedman's chi-square needs more than ten or so, and
+Nemenyi's difference is wide with fewer (Demšar, Journal of Machine Learning Research 7 (2006) 1, 3.2.2). Below that, ask each
+benchmark by itself (`statistics`), or how often a rank holds when its patients are drawn again (`rank_stability`).
 
 What it costs: nothing; `resampled_scores` R x M x C numbers. Legend: B benchmarks, E encoders, R resamples, M members.
 """
@@ -69,7 +69,7 @@ def rank_test(scores: np.ndarray, *, alpha: float = 0.05) -> RankTest:
 
 
 def critical_difference(num_encoders: int, num_benchmarks: int, alpha: float = 0.05) -> float:
-    """Nemenyi's q sqrt(E (E + 1) / 6 B), q the studentized range for endlessly many degrees of freedom over sqrt 2 (Demšar 2006)."""
+    """Nemenyi's q sqrt(E (E + 1) / 6 B); q is the studentized range of E for infinite degrees of freedom over sqrt 2."""
     q = studentized_range.ppf(1 - alpha, num_encoders, np.inf) / np.sqrt(2)
     return float(q * np.sqrt(num_encoders * (num_encoders + 1) / (6 * num_benchmarks)))
 

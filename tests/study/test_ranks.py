@@ -10,7 +10,7 @@ from raypath.benchmarks import Predictions, score
 from raypath.errors import BadInput
 from raypath.study.ranks import critical_difference, mean_ranks, rank_stability, rank_test, resampled_scores
 
-DEMSAR = np.array(  # Demsar 2006, table 2: AUC of C4.5, with m, with cf, with both, on 14 data sets
+DEMSAR = np.array(  # Demsar 2006, his example: AUC of C4.5, with m, with cf, with both, on 14 data sets
     [
         [0.763, 0.768, 0.771, 0.798],
         [0.599, 0.591, 0.590, 0.569],

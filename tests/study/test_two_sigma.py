@@ -35,7 +35,7 @@ def test_bad_input():
 @pytest.mark.parametrize(
     ("a", "b", "counts"),
     [
-        # Mormont et al. 2021, section V: better, significantly better, significantly worse of 20
+        # Mormont et al. 2021: better, significantly better, significantly worse of 20
         (("fe_mtask_mean", "fe_mtask_std"), ("fe_imagenet", None), (15, 11, 2)),
         (("ft_mtask_mean", "ft_mtask_std"), ("ft_imagenet_mean", "ft_imagenet_std"), (11, 0, 0)),
     ],
