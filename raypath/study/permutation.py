@@ -8,7 +8,7 @@ jackknife pseudo-values of the difference are swapped, which is the same to firs
 
 The population is always this checkpoint (or these): swapping patients says nothing of other pretraining seeds.
 
-Sources: Good, Permutation Tests (2000), 3.2; Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39 (the + 1: a test of R
+Sources: Good, Permutation Tests (2000); Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39 (the + 1: a test of R
 swaps never says less than 1 / (R + 1)); Holm, Scand. J. Statist. 6 (1979) 65.
 
 What it costs: R x P x C products (10,000 x 300 x 24: 0.1 s). Below 6 patients no p-value can be less than 0.05.

@@ -15,8 +15,9 @@ the mean over fit seeds, or one such mean minus another. It has two populations.
 The area under the ROC curve is no function of counts; it has a closed form of its own (`auroc`, Student's t over patients or
 images), which "percentile" does not know. A recipe's interval puts the seeds' part beside that of the patients (`seeds`).
 
-Measured by experiments/measure_statistics.py, 1,000 simulated studies of patients of uneven size, nominal 95 %: bootstrap-t covers
-93 to 97 % from 20 patients on.
+Measured by experiments/measure_statistics.py (balanced accuracy, patients of uneven size, nominal 95 %, 1,000 studies each, so
+give or take 0.7): bootstrap-t covers 93.0 to 95.3 % from 20 patients on and 91.0 to 95.4 % at 5 and 8, percentile 81 % at 5 and
+93 % at 44 patients, image 59 to 64 % of scores and 80 to 84 % of differences at any number.
 
 What it costs: a score or a difference of 300 patients, 12 classes, 2,000 resamples takes 0.2 s; times the members.
 """
