@@ -99,7 +99,7 @@ def _directions(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.n
 def _rings(table: pa.Table, numbers: set[int]) -> dict[int, np.ndarray]:
     """The rings of some rows, by their number."""
     order = sorted(numbers)
-    rows = table.take(order).to_pylist()
+    rows = table.take(pa.array(order, pa.int64())).to_pylist()
     return {number: rings_of(picture) for number, picture in zip(order, pictures(rows, _EXTENT_PX), strict=True)}
 
 

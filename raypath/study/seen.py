@@ -5,7 +5,7 @@ patient and contents, and `init` leads to what it started from, which counts as 
 was trained elsewhere, is *unknown* until somebody declares the collections by name; ImageNet's weights have seen no slide, random
 and colour ones nothing. Nothing is guessed from the name of a model.
 
-What it costs: the columns of an index (no tile), and every byte of a pool once (four threads).
+What it costs: the columns of an index (no tile), and every byte of a pool twice, for its hash and for each image's.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.data.joined_index import AnyIndex, load_index
-from raypath.data.pool import Pool, open_pool
+from raypath.data.pool import Pool, load_pool
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.objectives import OBJECTIVES
@@ -144,8 +144,10 @@ def _training(run: Path, config: dict[str, Any], record: dict[str, Any]) -> Trai
     uses_labels, splits = config["objective"]["kind"] in _LABELLED, tuple(config["splits"])
     try:
         if config.get("pool"):
-            images = _images(open_pool(config["pool"], splits, record.get("index_hash", "")))
-            return Training(name=run.name, uses_labels=uses_labels, images=images)
+            pool = load_pool(config["pool"], splits)
+            if pool.hash != record.get("index_hash"):
+                raise BadInput(f"{config['pool']}: other images than the run was trained on")
+            return Training(name=run.name, uses_labels=uses_labels, images=_images(pool))
         index = load_index(config["index"])
         if index.hash != record.get("index_hash"):
             raise BadInput(f"{config['index']}: another index than the run was trained on")
