@@ -140,7 +140,7 @@ def test_the_same_patient_slide_and_site_by_name(pictures):
         {"patient": "TCGA-CR-7395", "path": path},
         {"patient": "TCGA-CR-0001", "path": path},
         {"patient": "7", "path": path},
-        {"patient": "other", "path": path},
+        {"patient": "other", "slide": "S21-0042.7", "path": path},
         {"patient": "P12", "path": path, "split": "train"},
     ]
     seen = saw(

@@ -116,7 +116,7 @@ def test_copies_of_lc25000_are_found_and_none_between_halves_of_pcam(real_data):
         rows = load_images(real_data / "labelled" / name, ignore_split=True).table
         rows = rows.filter(pc.equal(rows["label"], label))
         rows = rows.take(np.random.default_rng(0).permutation(len(rows))[:num])
-        images = np.stack([read_image(path, 160) for path in rows["path"].to_pylist()])
+        images = np.stack([read_image(path, 96) for path in rows["path"].to_pylist()])
         features = features_of(encoder, images, torch.device("cpu"))
         half = num // 2
         return rows.slice(0, half), features[:half], rows.slice(half), features[half:]

@@ -128,6 +128,16 @@ def test_a_run_that_starts_from_itself_or_has_no_readable_config_is_one_clear_li
     (run / "config.json").write_text(json.dumps(config | {"init": str(run / "checkpoints")}))
     with pytest.raises(BadInput, match="starts from itself"):
         seen_by(str(run))
+    (run / "config.json").write_text('{"protocol": "probe"}')
+    with pytest.raises(BadInput, match="no pretraining"):
+        seen_by(str(run))
     (run / "config.json").write_text("{")
     with pytest.raises(BadInput, match=re.escape(f"{run / 'config.json'}: cannot be read")):
         seen_by(str(run))
+
+
+def test_a_declaration_where_all_is_known_is_refused(tmp_path, index):
+    run = write_run(tmp_path / "runs", "ssl", index=index)
+    for source in (str(run), "colour"):
+        with pytest.raises(BadInput, match="leave out corpora=TCGA"):
+            seen_by(source, corpora=["TCGA"])
