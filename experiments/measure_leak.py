@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
         say(__doc__)
         return
     given, rest = pick(arguments[1:], "num_repeats")
-    if rest or (given and not given.isdecimal()):
+    if rest or (given and not (given.isdecimal() and int(given))):
         raise BadInput(f"{' '.join(arguments[1:])}: expected SET [num_repeats={NUM_REPEATS}]")
     num_repeats = int(given or NUM_REPEATS)
     benchmark = load_images(arguments[0])

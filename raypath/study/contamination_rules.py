@@ -23,6 +23,8 @@ import pyarrow as pa
 
 from raypath.benchmarks import IMAGE_SCHEMA
 from raypath.benchmarks.splits.near_duplicates import Progress, find
+from raypath.data.image_rows import IMAGE_SUFFIXES
+from raypath.data.manifest import SLIDE_SUFFIXES
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.study.barcodes import case_of
@@ -57,7 +59,7 @@ def same_contents(training: Training, rows: Sequence[Row], digests: dict[str, st
 def same_names(training: Training, rows: Sequence[Row]) -> Hits:
     """By slide, patient, TCGA case and site, or a bare number."""
     slides = {name for s in training.slides for name in (s.slide, _stem(s.path))}
-    paths = {s.path for s in training.slides} | {i.path for i in training.images}
+    paths = {s.path for s in training.slides}
     patients = {seen.patient for seen in (*training.slides, *training.images) if seen.patient}
     cases = {case_of(s.patient, s.slide, s.path) for s in training.slides}
     cases = (cases | {case_of(i.patient, i.path) for i in training.images}) - {None}
@@ -65,15 +67,15 @@ def same_names(training: Training, rows: Sequence[Row]) -> Hits:
     found: Hits = {rule: {} for rule in ("slide", "patient", "case", "site", "number")}
     for row in rows:
         sample, patient, slide = row["sample"], row["patient"], row["slide"]
-        names = [name for name in (slide, slide and _stem(slide)) if name in slides]
-        names += [patient] if patient in patients and not case_of(patient) else []
+        named = [name for name in (slide, slide and _stem(slide)) if name in slides]
+        is_patient = patient in patients and not case_of(patient)
         case = case_of(patient, slide, sample, row.get("path"))
-        if _file(row) in paths or any(_tells(name) for name in names if name != patient):
-            found["slide"][sample] = _stem(_file(row)) if "path" not in row else slide or sample
-        if patient in names and _tells(patient):
-            found["patient"][sample] = patient
-        elif names and not any(map(_tells, names)):
-            found["number"][sample] = names[0]
+        if _file(row) in paths or any(map(_tells, named)):
+            found["slide"][sample] = _stem(slide or _file(row))
+        elif named:
+            found["number"][sample] = named[0]
+        if is_patient:
+            found["patient" if _tells(patient) else "number"][sample] = patient
         if case in cases:
             found["case"][sample] = case
         elif case and _site(case) in sites:
@@ -127,8 +129,9 @@ def _tells(name: str) -> bool:
 
 
 def _stem(path: str) -> str:
-    """The name of a file or URI without its folder and ending."""
-    return PurePosixPath(path).stem
+    """The name of a file or URI without its folder, and without its ending where that is one of slides or images."""
+    name = PurePosixPath(path)
+    return name.stem if name.suffix.lower() in (*SLIDE_SUFFIXES, *IMAGE_SUFFIXES) else name.name
 
 
 def _site(case: str) -> str:

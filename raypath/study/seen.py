@@ -5,7 +5,7 @@ patient and contents, and `init` leads to what it started from, which counts as 
 was trained elsewhere, is *unknown* until somebody declares the collections by name; ImageNet's weights have seen no slide, random
 and colour ones nothing. Nothing is guessed from the name of a model.
 
-What it costs: the columns of an index (no tile), and every byte of a pool once (four threads).
+What it costs: the columns of an index (no tile), and every byte of a pool twice, for its hash and for each image's.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.data.joined_index import AnyIndex, load_index
-from raypath.data.pool import Pool, open_pool
+from raypath.data.pool import Pool, load_pool
 from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 from raypath.objectives import OBJECTIVES
@@ -92,28 +92,34 @@ def seen_by(source: str, *, corpora: Sequence[str] | None = None, uses_labels: b
     """What the encoder that `source` names (see `protocols.encoders`) has seen.
 
     `corpora` declares, where weights come from elsewhere, by name what they were trained on (() for no pathology), and
-    `uses_labels` whether with labels; runs of raypath need no declaration. Raises BadInput for a run whose config cannot be read.
+    `uses_labels` whether with labels. Raises BadInput for a declaration where all is known, and for a run whose config is no
+    pretraining's.
     """
-    if source.partition(":")[0] in _BLIND:
-        return Seen()
     file = source.partition("@")[2] if "@" in source and not Path(source).exists() else source
-    return Seen(tuple(_chain(Path(file).absolute(), corpora, uses_labels)))
+    own, foreign = ([], None) if source.partition(":")[0] in _BLIND else _chain(Path(file).absolute())
+    if foreign is not None:
+        return Seen((*own, _foreign(foreign, corpora, uses_labels)))
+    if corpora is not None:
+        raise BadInput(f"{source}: what it saw is known from its own files; leave out corpora={','.join(corpora)}")
+    return Seen(tuple(own))
 
 
-def _chain(path: Path, corpora: Sequence[str] | None, uses_labels: bool) -> list[Training]:
-    """The trainings behind a file or folder of weights, newest first; what raypath did not train is the last."""
+def _chain(path: Path) -> tuple[list[Training], Path | None]:
+    """The trainings behind a file or folder of weights, newest first, and what they began with that was trained elsewhere."""
     found: dict[Path, Training] = {}
     while True:
         run = _run_of(path)
         if run is None:
-            return [*found.values(), _foreign(path, corpora, uses_labels)]
+            return list(found.values()), path
         if run in found:
             raise BadInput(f"{run}: this run starts from itself; correct init in its config.json")
         config, record = _read(run / "config.json"), _read(run / "run.json")
+        if "objective" not in config:
+            raise BadInput(f"{run}: no pretraining (its config has no objective); expected runs/ID of one")
         found[run] = _training(run, config, record)
         start = config.get("init", RANDOM)
         if start in (RANDOM, IMAGENET) or _is_imagenet(Path(start), config["encoder"]["architecture"]):
-            return list(found.values())
+            return list(found.values()), None
         path = Path(start).absolute()
 
 
@@ -144,8 +150,10 @@ def _training(run: Path, config: dict[str, Any], record: dict[str, Any]) -> Trai
     uses_labels, splits = config["objective"]["kind"] in _LABELLED, tuple(config["splits"])
     try:
         if config.get("pool"):
-            images = _images(open_pool(config["pool"], splits, record.get("index_hash", "")))
-            return Training(name=run.name, uses_labels=uses_labels, images=images)
+            pool = load_pool(config["pool"], splits)
+            if pool.hash != record.get("index_hash"):
+                raise BadInput(f"{config['pool']}: other images than the run was trained on")
+            return Training(name=run.name, uses_labels=uses_labels, images=_images(pool))
         index = load_index(config["index"])
         if index.hash != record.get("index_hash"):
             raise BadInput(f"{config['index']}: another index than the run was trained on")
