@@ -158,7 +158,7 @@ class Study:
         record_lineage(self.folder)
         record_benchmarks(self.folder, self.benchmarks)
         launch.start_ray()
-        self.references = {one.name: ray.put(one.benchmark) for one in self.benchmarks}
+        self.references = {one.name: ray.put(one) for one in self.benchmarks}
         self.tracker = launch.start_tracking()
         self.runs = RunFolder(self.folder).read("mlflow_runs.json")
         self.study_run = self.mlflow_run(config.name, None, {"study": config.name}, to_dict(config))
@@ -349,7 +349,6 @@ class Study:
         reason = f"study {self.config.name}, {len(cells)} cells {keys_of(cells)}"
         return Pair(
             cells=cells,
-            together=one.together,
             folder=self.folder,
             reason=f"{reason}, again: {self.reopen}" if self.reopen else reason,
             reopen=bool(self.reopen),
@@ -401,9 +400,8 @@ def _pretrain(stages, study: str, parent: str) -> dict[str, str]:
 
 
 def _score(pair: Pair, reference: list[ray.ObjectRef]) -> dict[str, list[str]]:
-    benchmark = ray.get(reference[0])
-    failed = score_pair(pair, benchmark)
-    log_pair(pair, benchmark)
+    failed = score_pair(pair, ray.get(reference[0]))
+    log_pair(pair)
     return {"failed": failed}
 
 

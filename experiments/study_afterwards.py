@@ -15,6 +15,7 @@ from launch import say
 from scoring import LEDGER
 from study_pictures import draw_pictures
 from study_plan import Loaded
+from study_sites import record_confounders
 
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root
@@ -80,7 +81,9 @@ def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tr
         if cell.record:
             cell.copy_to(folder / "cells")
     write_json(folder / "openings.json", openings_of(folder, benchmarks))
+    say("pictures, maps and confounders ...")
     draw_pictures(folder, benchmarks)
+    record_confounders(folder, benchmarks)
     report = write_report(folder)
     for path in [report, *sorted(folder.glob("table.*")), folder / "study.json"]:
         tracker.log_artifact(run_id, path, "report")

@@ -22,8 +22,8 @@ import pyarrow as pa
 import ray
 import torch
 from launch import say
-from nested import outer_folds
 from scoring import LEDGER, device_here, features_root, refuse_monitored, scores_of
+from study_plan import Loaded
 
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
@@ -48,8 +48,6 @@ class Pair:
     """An encoder's checkpoint on a benchmark, with all the cells that are asked of it."""
 
     cells: tuple[Cell, ...]
-    together: tuple[tuple[str, str], ...]
-    """Samples that no fold may divide."""
     folder: Path
     """The study's."""
     reason: str
@@ -76,12 +74,13 @@ def place_of_cell(cell: Cell) -> CellFolder:
     return CellFolder(runs_root() / "cells" / cell.key)
 
 
-def score_pair(pair: Pair, benchmark: Benchmark) -> list[str]:
+def score_pair(pair: Pair, one: Loaded) -> list[str]:
     """Everything that is asked of the pair and is not done; returns the reasons of the cells that failed."""
     todo = [cell for cell in pair.cells if not place_of_cell(cell).is_done]
+    benchmark = one.benchmark
     contamination = seen_or_fail(pair, benchmark)
     failed: dict[str, str] = {}
-    folds = folds_of(todo[0].config, benchmark, pair.together) if todo else []
+    folds = one.folds(todo[0].config) if todo else []
     started = time.monotonic()
     for number, fold in enumerate(folds):
         with failing_apart(todo, failed) as alive:
@@ -105,11 +104,6 @@ def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
     open_tracking(pair.tracking, launch.PROJECT).set_tags(pair.run_id, found.tag)
     check_contamination(found)
     return {"status": found.status, "line": found.line}
-
-
-def folds_of(config: TransferConfig, benchmark: Benchmark, together: tuple[tuple[str, str], ...]) -> list[Benchmark]:
-    """The outer folds, or the benchmark as it is divided."""
-    return outer_folds(config, benchmark, together) if config.evaluation == "nested" else [benchmark]
 
 
 @contextmanager
@@ -291,7 +285,7 @@ def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def log_pair(pair: Pair, benchmark: Benchmark) -> None:
+def log_pair(pair: Pair) -> None:
     """The scores of all cells of a pair, into its MLflow run."""
     tracker = open_tracking(pair.tracking, launch.PROJECT)
     for cell in pair.cells:

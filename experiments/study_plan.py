@@ -5,8 +5,10 @@ that is none for it, a recipe that does not go with its data. What an encoder is
 the tasks that were left out of its pool; two benchmarks of one left-out set share a point, and so a pretraining.
 """
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 
 from copies import look_for_copies
 from entrants import BASELINES, absolute_source
@@ -20,6 +22,8 @@ from study_slides import is_touched, without_test_slides
 from transfer_words import asked_for
 
 from raypath.benchmarks import Benchmark
+from raypath.config import canonical_json
+from raypath.data.csv_files import csv_table
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
@@ -27,8 +31,10 @@ from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, has_budget
 from raypath.run_folder import runs_root
+from raypath.study.barcodes import find_barcode
 from raypath.study.cells import Cell, Checkpoint
 from raypath.study.settings import EncoderEntry, StudyConfig
+from raypath.study.site_folds import leave_site_out
 from raypath.training.settings import PretrainConfig
 
 _WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, PixelColourSettings)
@@ -45,6 +51,22 @@ class Loaded:
     together: tuple[tuple[str, str], ...] = ()
     found: dict[str, str] = field(default_factory=dict)
     """Tags of what was found."""
+    site_of: dict[str, str] = field(default_factory=dict)
+    """The site of a sample, patient or slide, where a file says it."""
+    leaves_site_out: bool = False
+
+    @property
+    def folds_hash(self) -> str:
+        """What the data of a cell are known by: the set with its split, and the sites where these make the folds."""
+        if not self.leaves_site_out:
+            return self.benchmark.data_hash
+        return hashlib.sha256(canonical_json([self.benchmark.data_hash, self.site_of]).encode()).hexdigest()
+
+    def folds(self, transfer: TransferConfig) -> list[Benchmark]:
+        """The outer folds, by patient or by site, or the benchmark as it is divided. Raises BadInput where it cannot be."""
+        if self.leaves_site_out:
+            return leave_site_out(self.benchmark, self.site_of, seed=transfer.seed)
+        return outer_folds(transfer, self.benchmark, self.together) if transfer.evaluation == "nested" else [self.benchmark]
 
 
 @dataclass(frozen=True)
@@ -100,11 +122,27 @@ def _load(config: StudyConfig, number: int) -> Loaded:
         )
     name = entry.name or benchmark.name
     benchmark = replace(benchmark, name=name)
+    if entry.leave_site_out:
+        transfers = {protocol: replace(own, evaluation="nested", num_repeats=1) for protocol, own in transfers.items()}
     first = next(iter(transfers.values()))
     looked = look_for_copies(first, benchmark)
-    if first.evaluation == "nested":
-        outer_folds(first, looked.benchmark, looked.together)  # can it be divided so? before anything is trained
-    return Loaded(name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags)
+    site_of = sites_in(entry.sites, looked.benchmark)
+    one = Loaded(
+        name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, site_of, entry.leave_site_out
+    )
+    one.folds(first)  # can it be divided so? before anything is trained
+    return one
+
+
+def sites_in(place: str, benchmark: Benchmark) -> dict[str, str]:
+    """The sites that a file names, else those of TCGA barcodes; raises BadInput for a file that is none."""
+    if place:
+        lines = csv_table(Path(place), ("name", "site"))
+        return {cells["name"]: cells["site"] for _, cells in lines if cells["site"]}
+    table = benchmark.table
+    names = {name for column in ("sample", "patient", "slide") for name in table[column].to_pylist() if name}
+    found = {name: find_barcode(name) for name in names}
+    return {name: code.site for name, code in sorted(found.items()) if code}
 
 
 def with_evaluation(transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
@@ -235,7 +273,7 @@ def cells_of(
                 seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
                 alterations=() if is_dense else config.alterations,
                 has_null=config.has_null and not is_dense,
-                data_hash=one.benchmark.data_hash,
+                data_hash=one.folds_hash,
             )
         )
     return cells

@@ -71,6 +71,10 @@ class BenchmarkEntry:
     """What people call it; empty: as the set calls itself."""
     settings: tuple[str, ...] = ()
     """`key=value` of the benchmark's settings, e.g. 'drop_classes=["basophil"]'."""
+    sites: str = ""
+    """A CSV file with the columns `name` (of a sample, a patient or a slide) and `site`; empty: TCGA barcodes, where there are any."""
+    leave_site_out: bool = False
+    """Whether each site is the test once, instead of folds of patients."""
     pool: str = ""
     """The same set as a task of a pool (`data.pool_spec`), where encoders are trained with tasks left out."""
 

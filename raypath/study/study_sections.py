@@ -189,11 +189,11 @@ def looks(results: StudyResults) -> Section | None:
 def confounders(results: StudyResults) -> Section | None:
     """What a probe reads from features beside the label."""
     rows = [
-        (one["benchmark"], one["encoder"], one["name"], one["words"]) for one in _read(results, "confounders.json", [])
+        (one["benchmark"], one["encoder"], one["words"]) for one in _read(results, "confounders.json", [])
     ]
     if not rows:
         return None
-    columns = ("benchmark", "encoder", "confounder", "what a probe finds")
+    columns = ("benchmark", "encoder", "what a probe finds")
     words = (
         "Whether site, scanner or patient can be read from the features. Above chance, a split must keep them apart.",
     )
