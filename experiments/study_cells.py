@@ -30,8 +30,9 @@ from raypath.benchmarks.splits.folds import pool
 from raypath.config import config_hash, override, to_dict
 from raypath.protocols import fit
 from raypath.protocols.encoders import encoder_id
+from raypath.protocols.fitting import embedder_of
 from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
-from raypath.protocols.transfer import TransferConfig, feeding
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, CellFolder, Cost, facts_of, load_said, save_said, write_json
 from raypath.study.contamination import check_contamination, contamination_of
@@ -82,6 +83,8 @@ def score_pair(pair: Pair, one: Loaded) -> list[str]:
     failed: dict[str, str] = {}
     folds = one.folds(todo[0].config) if todo else []
     started = time.monotonic()
+    with failing_apart(todo, failed):
+        embed_once(todo, benchmark)
     for number, fold in enumerate(folds):
         with failing_apart(todo, failed) as alive:
             score_fold(pair, alive, fold, number, len(folds), failed)
@@ -104,6 +107,21 @@ def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
     open_tracking(pair.tracking, launch.PROJECT).set_tags(pair.run_id, found.tag)
     check_contamination(found)
     return {"status": found.status, "line": found.line}
+
+
+def embed_once(cells: list[Cell], benchmark: Benchmark) -> None:
+    """All samples through a frozen encoder, once as they are and once for each alteration: folds then find them in the cache.
+
+    Pixels alone: no label is looked at, and what is tested stays sealed. Nothing to do where each fold has statistics of its own
+    (batch norm), or the test is that of the given split, whose samples are read when it is opened.
+    """
+    frozen = [cell for cell in cells if not isinstance(cell.config.protocol, (*TRAINED, *OF_PIXELS))]
+    if not frozen or frozen[0].config.evaluation != "nested" or batch_norm_rule(frozen[0].config) != "keep":
+        return
+    config, progress = frozen[0].config, launch.counter("samples embedded")
+    for alteration in dict.fromkeys(("", *(one for cell in frozen for one in cell.alterations))):
+        fed = feeding(config, benchmark).altered(alteration)
+        embedder_of(config, benchmark, fed, features_root(), progress).features(benchmark, benchmark.table)
 
 
 @contextmanager
