@@ -27,12 +27,13 @@ from raypath.data.csv_files import csv_table
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
+from raypath.protocols.encoders import FILE, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, has_budget
 from raypath.run_folder import runs_root
 from raypath.study.barcodes import find_barcode
 from raypath.study.cells import Cell, Checkpoint
+from raypath.study.robustness import SHIFTS
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.study.site_folds import leave_site_out
 from raypath.training.settings import PretrainConfig
@@ -271,12 +272,25 @@ def cells_of(
                 fraction=fraction,
                 config=transfer,
                 seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
-                alterations=() if is_dense else config.alterations,
+                alterations=alterations_of(config, entry, protocol, fraction, is_dense=is_dense),
                 has_null=config.has_null and not is_dense,
                 data_hash=one.folds_hash,
             )
         )
     return cells
+
+
+def alterations_of(
+    config: StudyConfig, entry: EncoderEntry, protocol: str, fraction: float, *, is_dense: bool
+) -> tuple[str, ...]:
+    """How the test images of a cell are altered; the curves of robustness for the first protocol on all labels."""
+    if entry.source == FILE:
+        return ()  # it looks at no pixels
+    asked = list(config.alterations)
+    if config.has_robustness and protocol == config.protocols[0] and fraction == 1:
+        asked += [one for shifts in SHIFTS.values() for one in shifts]
+    moves = [one for one in asked if is_dense and one.startswith("mpp=") and float(one[4:]) < 1]  # masks would not fit
+    return tuple(one for one in dict.fromkeys(asked) if one not in moves)
 
 
 def extent_of(config: StudyConfig) -> int:
