@@ -10,6 +10,7 @@ selected, and nothing is trained again. Each encoder of the study that leaves ta
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import launch
 import numpy as np
@@ -95,7 +96,7 @@ def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> Tran
 def transfer_score(config: TransferConfig, run: str, reference: list[ray.ObjectRef]) -> dict[str, float]:
     """The val score of a run's encoder, fitted on train alone; runs as a task of the cluster."""
     benchmark = ray.get(reference[0]).benchmark
-    place = checkpoints_of(RunFolder(run), 0)[-1] / ENCODER
+    place = checkpoints_of(RunFolder(Path(run)), 0)[-1] / ENCODER
     progress = launch.counter("samples embedded")
     fitted = fit(
         replace(config, encoder=str(place)),
