@@ -1,4 +1,4 @@
-"""What is put into a study's folder so that its report needs nothing else: facts of the benchmarks, finished cells, openings, pictures.
+"""What is put into a study's folder so that its report needs nothing else: facts of benchmarks, finished cells, openings, pictures.
 
 One decision: everything that needs images, features or runs is made here and kept; `raypath report` only reads the folder, on any
 machine.

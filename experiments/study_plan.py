@@ -67,7 +67,11 @@ class Loaded:
         """The outer folds, by patient or by site, or the benchmark as it is divided. Raises BadInput where it cannot be."""
         if self.leaves_site_out:
             return leave_site_out(self.benchmark, self.site_of, seed=transfer.seed)
-        return outer_folds(transfer, self.benchmark, self.together) if transfer.evaluation == "nested" else [self.benchmark]
+        return (
+            outer_folds(transfer, self.benchmark, self.together)
+            if transfer.evaluation == "nested"
+            else [self.benchmark]
+        )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Leave-one-task-out selection (second paper, RECIPES 2.4): which settings of the recipe each left-out task is reported with.
 
 Every combination of the grid is trained once per left-out set and seed; the transfer score of a task is its val score by frozen
-features and `leave_out.protocol`, from the encoders that never saw it. Combinations are ranked per task, and a task is reported with
-the one of the best mean rank over the *other* tasks: its own val and test decide nothing about it.
+features and `leave_out.protocol`, from the encoders that never saw it. Combinations are ranked per task, and a task is reported
+with the one of the best mean rank over the *other* tasks: its own val and test decide nothing about it.
 
 One decision: the grid belongs to the study, with the same pretrainings by the same keys, so the final encoders are those that were
 selected, and nothing is trained again. Each encoder of the study that leaves tasks out is a network of its own.

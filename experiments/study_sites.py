@@ -58,7 +58,9 @@ def cards_of(one: Loaded, place) -> list[dict[str, Any]]:
         asked.append(("site", sites))
     if one.benchmark.has_patients:
         asked.append(("patient", patients))
-    return [_card(one.name, place.encoder, confounder(values, group, labels, patients, name=name)) for name, group in asked]
+    return [
+        _card(one.name, place.encoder, confounder(values, group, labels, patients, name=name)) for name, group in asked
+    ]
 
 
 def known_sites(one: Loaded, rows) -> list[str | None]:

@@ -188,9 +188,7 @@ def looks(results: StudyResults) -> Section | None:
 
 def confounders(results: StudyResults) -> Section | None:
     """What a probe reads from features beside the label."""
-    rows = [
-        (one["benchmark"], one["encoder"], one["words"]) for one in _read(results, "confounders.json", [])
-    ]
+    rows = [(one["benchmark"], one["encoder"], one["words"]) for one in _read(results, "confounders.json", [])]
     if not rows:
         return None
     columns = ("benchmark", "encoder", "what a probe finds")
