@@ -100,10 +100,8 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
         told = [f"{words} {len(group)} ({'; '.join(map(_short, group))})" for words, group in groups if group]
         told = told if better else ["better on none", *told]
         population = next(iter({one.verdict.population for one in own}), "")
-        plural = "" if len(own) == 1 else "s"
-        lines.append(
-            f"{encoder} against {results.config.reference}, {len(own)} benchmark{plural}: {', '.join(told)}. {population.capitalize()}."
-        )
+        head = f"{encoder} against {results.config.reference}, {len(own)} benchmark{'' if len(own) == 1 else 's'}"
+        lines.append(f"{head}: {', '.join(told)}. {population[:1].upper()}{population[1:]}.")
     return lines
 
 

@@ -1,6 +1,6 @@
 """What a study has found, read from its folder alone: no image, no encoder and no cluster is needed.
 
-    STUDY/study.json, benchmarks.json, failures.json, openings.json     what was asked, of what, what went wrong, which tests were opened
+    STUDY/study.json, benchmarks.json, failures.json, openings.json     what was asked, what failed, which tests were opened
     STUDY/cells/KEY/                                                    what was said (`cells`)
 
 One decision: a *place* of the matrix (encoder, benchmark, protocol, share of labels) holds all its checkpoints and fit seeds, and
