@@ -13,8 +13,8 @@ from pathlib import Path
 
 from launch import say
 from scoring import LEDGER
+from study_benchmarks import Loaded
 from study_pictures import draw_pictures
-from study_plan import Loaded
 from study_sites import record_confounders
 
 from raypath.protocols.transfer import TransferConfig

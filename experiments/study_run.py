@@ -1,8 +1,8 @@
 """A study while it is carried out: what needs what, who does it, and what became of it.
 
 One decision: the driver decides and the cluster works. Pretrainings, transfer scores and pairs of encoder and benchmark are nodes
-of a graph (`raypath.study.graph`), each a task; the driver alone writes the study's runs into MLflow, but for trials and scores, which
-their tasks write into runs that it has begun.
+of a graph (`raypath.study.graph`), each a task; the driver alone begins and ends the study's runs in MLflow, and tasks write their
+scores and trials into them.
 """
 
 import os

@@ -18,7 +18,8 @@ import ray
 from launch import say
 from recipes.transfers import TRANSFERS
 from scoring import device_here, features_root, scores_of
-from study_plan import Loaded, Point, grid_of, left_out_sets, with_evaluation
+from study_benchmarks import Loaded, with_evaluation
+from study_plan import Point, grid_of, left_out_sets
 from study_pretraining import checkpoints_of
 
 from raypath.config import canonical_json, override

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from launch import say
+from study_benchmarks import Loaded
 from study_pictures import features_of, has_weights
-from study_plan import Loaded
 
 from raypath.errors import RaypathError
 from raypath.study.cells import write_json
