@@ -10,7 +10,7 @@
 Of encoders, each word is a source as in a sweep (runs/ID, imagenet:ARCHITECTURE, random, colour, ...) or the name of a
 recipe, which the study pretrains; `simclr_small*3` trains it with three seeds. The same command goes on with a study that was
 stopped or killed: what is finished is kept. `reopen="why"` opens tests a second time, which the report shows; `retry=true` runs
-failed cells again.
+failed cells again. `--plan` says what would be done, and what each benchmark can show, and does nothing.
 
 Pretrainings run first, each once; an encoder on a benchmark is scored as soon as its weights are there. `--key value` is key=value.
 """
@@ -43,12 +43,18 @@ def main(arguments: list[str]) -> None:
         return
     name, assignments = split_arguments(arguments, default="transfer")
     reopen, assignments = pick(assignments, "reopen")
+    if reopen and reopen.lower() in ("true", "false"):
+        raise BadInput(
+            f"reopen={reopen}: a study says why it opens tests again: reopen='a few words', which its report shows"
+        )
     retry, assignments = pick_flag(assignments, "retry")
+    is_plan, assignments = pick_flag(assignments, "plan")
     config = study_of(name, assignments)
     check_study(config)
     folder = runs_root() / "studies" / config.name
     with locked(folder):
-        Study(config, folder, reopen or "", retry).run()
+        study = Study(config, folder, reopen or "", retry)
+        study.plan() if is_plan else study.run()
 
 
 def study_of(name: str, assignments: list[str]) -> StudyConfig:

@@ -5,6 +5,7 @@ divided, a protocol that is none for it, a file of sites that does not fit.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,12 +72,15 @@ def load_benchmarks(config: StudyConfig) -> list[Loaded]:
 def _load(config: StudyConfig, number: int) -> Loaded:
     entry = config.benchmarks[number]
     settings = [f"benchmark.{one}" for one in entry.settings]
-    settings += [f"benchmark.kind={entry.kind}"] if entry.kind and entry.path else []
+    words = [entry.path] if entry.path else []
+    if entry.kind:  # said, not recognised
+        settings += [f"benchmark.kind={entry.kind}", *(f"benchmark.path={json.dumps(word)}" for word in words)]
+        words = []
     transfers, benchmark = {}, None
     for protocol in config.protocols:
         if protocol not in TRANSFERS:
             raise BadInput(f"protocols: {protocol!r} is none; expected some of {', '.join(TRANSFERS)}")
-        asked = asked_for([entry.path or entry.kind, protocol, *settings, *config.transfer])
+        asked = asked_for([*words, protocol, *settings, *config.transfer])
         transfer = replace(asked.config(), seed=config.seed)
         benchmark = benchmark or transfer.benchmark.load(config.seed)
         if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):

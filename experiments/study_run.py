@@ -22,7 +22,7 @@ from study_benchmarks import Loaded, load_benchmarks
 from study_fits import Tracked, place_of_cell
 from study_pair import Pair
 from study_plan import Point, architecture_of, cells_of, extent_of, points_of, say_plan, stages_of
-from study_pretraining import checkpoints_of, cost_of
+from study_pretraining import checkpoints_of, cost_of, pretrainings_at_once
 from study_selection import select_combinations, selecting_transfer, transfer_score
 from study_table import LiveTable
 from study_tasks import pretrain_task, score_task, submit
@@ -59,15 +59,24 @@ class Study:
     cells: list[Cell] = field(default_factory=list)
     """All that was asked for."""
 
+    def plan(self) -> None:
+        """Read the benchmarks, check everything that can be checked, and say what is about to be done."""
+        self.benchmarks = load_benchmarks(self.config)
+        self.check()
+        self.entries = {one.name: self.config.encoders for one in self.benchmarks}
+        nodes = self.nodes()
+        num_pairs = sum(node.kind == "score" for node in nodes)
+        num_cells = num_pairs * len(self.config.protocols) * len(self.config.fractions)
+        say_plan(self.config, self.benchmarks, len(nodes) - num_pairs, num_cells)
+        record_benchmarks(self.folder, self.benchmarks)
+
     def run(self) -> None:
         """From benchmarks to the report."""
         config = self.config
         os.environ["RAYPATH_RUNS"] = str(runs_root())  # the same for every task
-        self.benchmarks = load_benchmarks(config)
-        self.check()
+        self.plan()
         write_json(self.folder / "study.json", to_dict(config))
         record_lineage(self.folder)
-        record_benchmarks(self.folder, self.benchmarks)
         launch.start_ray()
         self.references = {one.name: ray.put(one) for one in self.benchmarks}
         self.tracker = launch.start_tracking()
@@ -115,26 +124,24 @@ class Study:
 
     def score(self) -> None:
         """Pretrain what is to be pretrained, and score every encoder on every benchmark."""
-        nodes = self.nodes()
-        pairs = [node for node in nodes if node.kind == "score"]
-        num_trainings = sum(node.kind == "pretrain" for node in nodes)
-        num_cells = len(pairs) * len(self.config.protocols) * len(self.config.fractions)
-        say_plan(self.config, self.benchmarks, num_trainings, num_cells)
-        graph = Graph.of(nodes)
+        graph = Graph.of(self.nodes())
         self.carry_out(graph)
         write_json(self.folder / "failures.json", graph.reasons)
         write_json(self.folder / "cells.json", [cell.key for cell in self.cells])
 
     def carry_out(self, graph: Graph) -> None:
         """Work, with a table that follows it."""
-        num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        at_once = self.config.max_concurrent or num_cpus
+        resources = ray.cluster_resources()
+        at_once = self.config.max_concurrent or max(1, int(resources.get("CPU", 1)))
+        trainings = [
+            stages_of(self.config, n.work, self.benchmarks) for n in graph.nodes.values() if n.kind == "pretrain"
+        ]
         with LiveTable(graph, self.config.name) as table:
             run_graph(
                 graph,
                 start=self.start,
                 wait=self.wait,
-                limits={"pretrain": num_cpus, "score": at_once, "select": at_once},
+                limits={"pretrain": pretrainings_at_once(trainings, resources), "score": at_once, "select": at_once},
                 on_change=lambda node, state: table.change(node, state, graph.reasons.get(node.name, "")),
             )
 
