@@ -21,6 +21,8 @@ from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root
 from raypath.study.cells import CellFolder, write_json
 from raypath.study.power import METRICS_WITH_POWER, smallest_detectable
+from raypath.study.published.from_study import write_rows
+from raypath.study.results import load_results
 from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
 from raypath.tracking import Tracker, git_tags
@@ -84,6 +86,8 @@ def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tr
     say("pictures, maps and confounders ...")
     draw_pictures(folder, benchmarks)
     record_confounders(folder, benchmarks)
+    for place in write_rows(load_results(folder)):
+        say(f"for the paper's tables and figures: {place}")
     report = write_report(folder)
     for path in [report, *sorted(folder.glob("table.*")), folder / "study.json"]:
         tracker.log_artifact(run_id, path, "report")

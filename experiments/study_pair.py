@@ -26,7 +26,7 @@ from study_fits import Tracked, choose, place_of_cell, say_all
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
 from raypath.config import config_hash, to_dict
-from raypath.protocols.encoders import encoder_id
+from raypath.protocols.encoders import encoder_id, open_encoder
 from raypath.protocols.fitting import embedder_of
 from raypath.protocols.trained import TRAINED
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding
@@ -159,6 +159,7 @@ def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict
         target.parent.mkdir(exist_ok=True)
         parts = [load_said(place / f"{name}.parquet") for place in places]
         save_said(pool(parts, benchmark)[0] if num_folds > 1 else parts[0], target)
+    encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
     done = [json.loads((place / "done.json").read_text()) for place in places]
     cost = sum((Cost(**one["cost"]) for one in done), Cost())
     vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
@@ -170,6 +171,7 @@ def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict
         "cost": asdict(cost),
         "contamination": contamination,
         "config_hash": config_hash(cell.config),
+        "architecture": getattr(getattr(encoder, "settings", None), "architecture", None),
         "config": to_dict(cell.config),
         "chosen": [one["params"]["protocol"] for one in done],
         "num_folds": num_folds,

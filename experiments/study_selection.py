@@ -40,7 +40,7 @@ def select_combinations(study) -> dict[str, tuple[EncoderEntry, ...]]:
     if not config.leave_out.grid:
         return entries
     for entry in (entry for entry in config.encoders if entry.leave_out):
-        scores = transfer_scores(study, entry)
+        scores, by_seed = transfer_scores(study, entry)
         chosen = {}
         for one in benchmarks:
             name = select(scores, reported_task=one.name, network=entry.name)
@@ -49,13 +49,18 @@ def select_combinations(study) -> dict[str, tuple[EncoderEntry, ...]]:
             settings = (*entry.settings, *(f"{key}={value}" for key, value in combination))
             entries[one.name] = tuple(replace(e, settings=settings) if e == entry else e for e in entries[one.name])
             chosen[one.name] = dict(combination)
-        kept = {"combinations": scores.combinations, "tasks": scores.tasks, "scores": scores.values.tolist()}
+        kept = {
+            "combinations": scores.combinations,
+            "tasks": scores.tasks,
+            "scores": scores.values.tolist(),
+            "by_seed": by_seed.tolist(),
+        }
         write_json(study.folder / "selection" / f"{entry.name}.json", kept | {"chosen": chosen})
     return entries
 
 
-def transfer_scores(study, entry: EncoderEntry) -> TransferScores:
-    """Mean val score over seeds; trains what is not trained yet. Raises BadInput that names what is missing."""
+def transfer_scores(study, entry: EncoderEntry) -> tuple[TransferScores, np.ndarray]:
+    """Mean val score over seeds, and all of them [combinations, tasks, seeds]; trains what is not trained yet. Raises BadInput that names what is missing."""
     config, benchmarks = study.config, study.benchmarks
     grid, sets = grid_of(config), left_out_sets(config, benchmarks)
     names = tuple(canonical_json(dict(combination)) for combination in grid)
@@ -81,9 +86,8 @@ def transfer_scores(study, entry: EncoderEntry) -> TransferScores:
     values = np.full((len(grid), len(benchmarks), entry.num_seeds), np.nan)
     for name, place in places.items():
         values[place] = study.selected.get(name, np.nan)
-    return TransferScores(
-        combinations=names, networks=(entry.name,) * len(names), tasks=plan.tasks, values=values.mean(axis=2)
-    )
+    networks = (entry.name,) * len(names)
+    return TransferScores(combinations=names, networks=networks, tasks=plan.tasks, values=values.mean(axis=2)), values
 
 
 def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> TransferConfig:
