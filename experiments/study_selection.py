@@ -49,18 +49,17 @@ def select_combinations(study) -> dict[str, tuple[EncoderEntry, ...]]:
             settings = (*entry.settings, *(f"{key}={value}" for key, value in combination))
             entries[one.name] = tuple(replace(e, settings=settings) if e == entry else e for e in entries[one.name])
             chosen[one.name] = dict(combination)
-        kept = {
-            "combinations": scores.combinations,
-            "tasks": scores.tasks,
-            "scores": scores.values.tolist(),
-            "by_seed": by_seed.tolist(),
-        }
-        write_json(study.folder / "selection" / f"{entry.name}.json", kept | {"chosen": chosen})
+        kept = {"combinations": scores.combinations, "tasks": scores.tasks, "scores": scores.values.tolist()}
+        kept |= {"by_seed": by_seed.tolist(), "chosen": chosen}
+        write_json(study.folder / "selection" / f"{entry.name}.json", kept)
     return entries
 
 
 def transfer_scores(study, entry: EncoderEntry) -> tuple[TransferScores, np.ndarray]:
-    """Mean val score over seeds, and all of them [combinations, tasks, seeds]; trains what is not trained yet. Raises BadInput that names what is missing."""
+    """Mean val score over seeds, and all of them [combinations, tasks, seeds]; trains what is not trained yet.
+
+    Raises BadInput that names what is missing.
+    """
     config, benchmarks = study.config, study.benchmarks
     grid, sets = grid_of(config), left_out_sets(config, benchmarks)
     names = tuple(canonical_json(dict(combination)) for combination in grid)

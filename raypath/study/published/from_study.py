@@ -1,8 +1,8 @@
 """The rows of the second paper's tables and figures from a study of ours, so that the same code draws both.
 
 One decision: what an encoder is to the paper follows from its entry, not from its name: trained with the task left out is
-"multi-task", ImageNet's weights are "ImageNet", random weights that are fine-tuned are "scratch", and a recipe that saw all tasks is
-"joint". Scores are the paper's (accuracy, for two classes the area under the ROC curve), one for each pretraining seed or fit.
+"multi-task", ImageNet's weights are "ImageNet", random weights that are fine-tuned are "scratch", and a recipe that saw all tasks
+is "joint". Scores are the paper's (accuracy, for two classes the area under the ROC curve), one for each pretraining seed or fit.
 
 What it costs: nothing; classifications alone have such rows.
 """
