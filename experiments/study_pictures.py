@@ -1,8 +1,7 @@
 """Pictures of a study that need the images: what was seen worst, what two encoders disagree about, what looks alike, a map.
 
     pictures/BENCHMARK-worst.jpg  -disagreements.jpg  -neighbours.jpg     sheets of thumbnails, listed in pictures.json
-    copies.json                                                           near-duplicates by features and pixels (`feature_near_duplicates`)
-    maps.json                                                             2-D positions of samples by t-SNE, with class and group
+    copies.json     near-duplicates by features and pixels               maps.json     positions by t-SNE, with class and group
 
 One decision: for each benchmark one encoder is looked at, the best one that has weights of its own and is not the reference; sheets
 of all of them would be looked at by nobody. Everything is kept in the study's folder, for a report on another machine.

@@ -2,9 +2,9 @@
 
 One decision: labels are shuffled among the training rows, and among the val rows, and the test stays true. So the null has the
 same classes, patients, choices and test as the score beside it. The shuffle is balanced: the rows of each class get the labels of
-all classes in the proportions of the set. A free shuffle says something about the true labels by chance, more than the interval of a
-test allows for, and one null would often miss chance for that reason alone. A segmentation has none: masks of other images do not
-fit.
+all classes in the proportions of the set. A free shuffle says something about the true labels by chance, more than the interval of
+a test allows for, and one null would often miss chance for that reason alone. A segmentation has none: masks of other images do
+not fit.
 """
 
 from dataclasses import replace
