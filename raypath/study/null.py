@@ -15,7 +15,12 @@ from raypath.benchmarks.benchmark import hash_rows
 
 
 def shuffled(benchmark: Benchmark, *, seed: int) -> Benchmark:
-    """A classification with the labels of train shuffled, and those of val; the test as it is."""
+    """A classification with the labels of train shuffled, and those of val; the test as it is.
+
+    Raises ValueError for a segmentation.
+    """
+    if benchmark.kind != "classification":
+        raise ValueError(f"{benchmark.name}: the labels of a {benchmark.kind} cannot be shuffled")
     table, rng = benchmark.table, np.random.default_rng(seed)
     splits = np.array(table["split"].to_pylist(), dtype=str)
     order = np.arange(len(table))
