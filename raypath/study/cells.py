@@ -8,8 +8,8 @@
 
 One decision: the key is a sha256 over the config, the data (with split), the weights and PROTOCOL_VERSION, which is raised by hand
 when equal inputs give another score. Names, places and the commit are recorded and no part of it, so a cell is never run again
-because something was renamed, and never taken for another one. What a study calls its cells is therefore written down with the study
-(`asked_of`), not read from a record that another study may have written.
+because something was renamed, and never taken for another one. What a study calls its cells is therefore written down with the
+study (`asked_of`), not read from a record that another study may have written.
 """
 
 import hashlib
@@ -174,7 +174,9 @@ def load_said(place: Path) -> Said:
             return kind.load(place)
         except BadInput as error:
             reason = error
-    raise BadInput(f"{place}: no predictions of labels and none of pixels; remove its folder, the cell is run again ({reason})")
+    raise BadInput(
+        f"{place}: no predictions of labels and none of pixels; remove its folder, the cell is run again ({reason})"
+    )
 
 
 def write_json(place: Path, value: Any) -> None:

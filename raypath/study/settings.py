@@ -104,7 +104,7 @@ class StudyConfig:
     fractions: tuple[float, ...] = (1.0,)
     """Shares of the training labels: smaller ones are parts of larger ones."""
     num_seeds: int = 3
-    """Fits of the chosen configuration with fresh seeds; a protocol without chance needs one (`probe`, `knn`, `svm` on all labels)."""
+    """Fits of the chosen configuration with fresh seeds; a protocol without chance has one (probe, knn, svm on all labels)."""
     seed: int = 0
     """Of splits, folds and tuning; the fresh seeds come after it."""
     pretraining: tuple[str, ...] = ()

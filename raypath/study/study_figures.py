@@ -13,18 +13,21 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from raypath.benchmarks import Predictions, score
+from raypath.benchmarks.metrics.pixels import score_pixels
+from raypath.study.cells import Said
 from raypath.study.figures import ACCENT, FAINT, INK, SOFT
 from raypath.study.results import Place, StudyResults
 from raypath.study.statistics import Interval
 
-_COLOURS = [colormaps["tab10"](k) for k in range(10)]
+_COLOURS = [colormaps["tab10"](k) for k in range(10) if k != 6]  # without pink, which is like the reference's
 _COLUMNS = 3
 
 
 def colour_of(results: StudyResults, encoder: str):
-    """The same colour for an encoder in every picture."""
-    names = [entry.name for entry in results.config.encoders]
-    return ACCENT if encoder == results.config.reference else _COLOURS[names.index(encoder) % 10]
+    """The same colour for an encoder in every picture; after nine they come round."""
+    names = [entry.name for entry in results.config.encoders if entry.name != results.config.reference]
+    return ACCENT if encoder == results.config.reference else _COLOURS[names.index(encoder) % len(_COLOURS)]
 
 
 def matrix_figure(results: StudyResults, rows: dict[str, list[tuple[Place, Interval]]]) -> Figure:
@@ -51,11 +54,8 @@ def null_of(place: Place) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def point_score(said: Any, metric: str) -> float:
+def point_score(said: Said, metric: str) -> float:
     """One score of one prediction."""
-    from raypath.benchmarks import Predictions, score
-    from raypath.benchmarks.metrics.pixels import score_pixels
-
     return float((score(said) if isinstance(said, Predictions) else score_pixels(said))[metric])
 
 

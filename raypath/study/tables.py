@@ -11,9 +11,11 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import repeat
 
 from markupsafe import Markup, escape
 
+NUMBER = ' class="number"'
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -119,14 +121,18 @@ class Table:
         lines = ["<table>"]
         if self.caption:
             lines.append(f"<caption>{escape(self.caption)}</caption>")
-        heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.columns)
+        heads = "".join(
+            f'<th scope="col"{"" if kind == "l" else NUMBER}>{escape(name)}</th>'
+            for name, kind in zip(self.columns, self._alignment())
+        )
         lines += [f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
-        lines += [f"<tr>{''.join(_html_cell(cell, marks) for cell in row)}</tr>" for row in self.rows]
+        lines += [f"<tr>{''.join(map(_html_cell, row, self.columns, repeat(marks)))}</tr>" for row in self.rows]
         lines.append("</tbody>")
         below = [f"<sup>{mark}</sup> {escape(note)}" for note, mark in marks.items()]
-        below += [str(escape(note)) for note in self._unmarked()]
+        below += [str(escape(note.replace("--:", "–:"))) for note in self._unmarked()]
         if below:
-            lines.append(f'<tfoot><tr><td colspan="{len(self.columns)}">{"<br/>".join(below)}</td></tr></tfoot>')
+            foot = f'<div class="foot">{"<br/>".join(below)}</div>'
+            lines.append(f'<tfoot><tr><td colspan="{len(self.columns)}">{foot}</td></tr></tfoot>')
         return Markup("\n".join([*lines, "</table>"]) + "\n")  # noqa: S704 - every text was escaped above
 
     def _marks(self) -> dict[str, str]:
@@ -203,12 +209,13 @@ def _latex_cell(cell: Cell, marks: Mapping[str, str]) -> str:
     return body + (rf"\tnote{{{letters}}}" if letters else "")
 
 
-def _html_cell(cell: Cell, marks: Mapping[str, str]) -> str:
+def _html_cell(cell: Cell, column: str, marks: Mapping[str, str]) -> str:
+    """A `<td>` that knows the name of its column, for a narrow page that has no room for a row of heads."""
     bare = _bare(cell)
     body = _text(bare) if isinstance(bare, str) else _text(bare).replace("+-", "±").replace("--", "–")
     if isinstance(bare, Spread | Range):
         body = body.replace("-", "\u2212")  # the sign of a negative number, which no line break may leave alone
     letters = ",".join(marks[note] for note in _notes_of(cell))
     mark = f"<sup>{letters}</sup>" if letters else ""
-    kind = "" if isinstance(bare, str) else ' class="number"'
-    return f"<td{kind}>{escape(body)}{mark}</td>"
+    kind = "" if isinstance(bare, str) else NUMBER
+    return f'<td{kind} data-name="{escape(column)}">{escape(body)}{mark}</td>'

@@ -14,9 +14,13 @@ from raypath.protocols.transfer import TransferConfig
 from raypath.study import cells as cells_module
 from raypath.study.cells import Cell, CellFolder, Checkpoint, Cost, asked_of, facts_of, keys_of
 
-TRANSFER = TransferConfig(name="probe", encoder="runs/a", benchmark=ImagesSettings(path="/data/set"), protocol=ProbeSettings())
+TRANSFER = TransferConfig(
+    name="probe", encoder="runs/a", benchmark=ImagesSettings(path="/data/set"), protocol=ProbeSettings()
+)
 CHECKPOINT = Checkpoint(encoder="ours", seed=0, source="runs/a", weights="abc")
-CELL = Cell(checkpoint=CHECKPOINT, benchmark="set", protocol="probe", fraction=1.0, config=TRANSFER, seeds=(1, 2), data_hash="d")
+CELL = Cell(
+    checkpoint=CHECKPOINT, benchmark="set", protocol="probe", fraction=1.0, config=TRANSFER, seeds=(1, 2), data_hash="d"
+)
 PREDICTIONS = Predictions(["a", "b"], ["p", "q"], [0, 1], [[0.75, 0.25], [0.5, 0.5]], ["x", "y"])
 PIXELS = PixelPredictions(["a", "b"], ["p", "q"], np.arange(8).reshape(2, 2, 2), ["x", "y"])
 
@@ -110,7 +114,9 @@ def test_a_broken_record_is_one_clear_line(tmp_path, text):
     folder = CellFolder(tmp_path / "k")
     folder.path.mkdir()
     (folder.path / "cell.json").write_text(text)
-    with pytest.raises(BadInput, match=r"k/cell\.json: no record of a cell .*; remove the folder, the cell is run again$"):
+    with pytest.raises(
+        BadInput, match=r"k/cell\.json: no record of a cell .*; remove the folder, the cell is run again$"
+    ):
         _ = folder.is_done
 
 

@@ -110,7 +110,9 @@ def graphs(draw):
     num = draw(st.integers(0, 14))
     names = [f"n{number}" for number in range(num)]
     nodes = [
-        Node(name, draw(st.sampled_from("xyz")), tuple(draw(st.sets(st.sampled_from(names[:number]))) if number else ()))
+        Node(
+            name, draw(st.sampled_from("xyz")), tuple(draw(st.sets(st.sampled_from(names[:number]))) if number else ())
+        )
         for number, name in enumerate(names)
     ]
     some = st.sets(st.sampled_from(names), max_size=4) if names else st.just(set())
