@@ -3,8 +3,8 @@
 A run is a folder: `runs/ID` of a pretraining, a fine-tuning or a sweep, or a cell of a study (`cells/KEY`).
 
 One decision: three questions, in this order. What was asked (config, field by field), what it was asked of (hashes of data,
-weights, start, commit), and what came out: predictions on the same samples are compared by the paired interval and the permutation test;
-where there are none, single numbers are shown side by side and nothing is concluded.
+weights, start, commit), and what came out: predictions on the same samples are compared by the paired interval and the
+permutation test; where there are none, nothing is concluded.
 
 What it costs: a second for predictions of a thousand samples.
 """

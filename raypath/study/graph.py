@@ -96,8 +96,8 @@ def run_graph(
     """Carry a graph out: `start(node)` gives a handle, `wait(handles)` one that ended and why it failed (None: it did not).
 
     At most `limits[kind]` nodes of a kind run at once (1 where none is given). A `start` that raises an error which a person can
-    act on fails its node; any other error, and Preempted, ends it all. Returns when nothing is left that could run. Raises ValueError
-    for a limit below 1, with which nothing would ever run.
+    act on fails its node; any other error, and Preempted, ends it all. Returns when nothing is left that could run. Raises
+    ValueError for a limit below 1, with which nothing would ever run.
     """
     for kind, limit in limits.items():
         if limit < 1:

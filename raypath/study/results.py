@@ -170,13 +170,16 @@ def _asked_cells(folder: Path, config: StudyConfig) -> list[tuple[CellFolder, di
 
 
 def _failures(told: dict[str, str], records: list[dict[str, Any]]) -> dict[str, str]:
-    """What went wrong, by what: pieces of the work that failed as a whole, and cells that no such piece has told of."""
-    failures = dict(told)
-    for record in records:
-        words = words_of(record)
-        if record["state"] == "failed" and not any(f"{words}: {record['reason']}" in line for line in told.values()):
-            failures[words] = record["reason"]
-    return failures
+    """What went wrong, by what: cells, and pieces of the work that failed before they came to cells."""
+    of_cells = {words_of(record): record["reason"] for record in records if record["state"] == "failed"}
+    failures = {}
+    for name, text in told.items():
+        rest = text
+        for words, reason in of_cells.items():
+            rest = rest.replace(f"{words}: {reason}", "")
+        if rest.strip("; "):  # more than its cells say
+            failures[name] = text
+    return failures | of_cells
 
 
 def _order(config: StudyConfig, benchmarks: list[str]):

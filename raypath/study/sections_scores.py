@@ -13,8 +13,8 @@ from raypath.study.ranks import RankTest, rank_test
 from raypath.study.results import Place, StudyResults
 from raypath.study.section import Section
 from raypath.study.statistics import Interval
-from raypath.study.study_figures import colour_of, matrix_figure
-from raypath.study.study_tables import verdict_table, without_constants
+from raypath.study.study_figures import METRIC_WORDS, colour_of, matrix_figure
+from raypath.study.study_tables import verdict_table, without_column, without_constants
 from raypath.study.tables import Table
 
 
@@ -30,8 +30,19 @@ def matrix(results: StudyResults, table: Table) -> Section:
             nulls = "; hollow: fitted on shuffled labels" if results.config.has_null else ""
             caption = f"{protocol}, {results.full:.0%} of labels: scores on test with 95 % intervals{nulls}."
             pictures.append(("Scores", caption, matrix_figure(results, rows)))
-    shown, words = without_constants(table, ("protocol", "labels", "metric"))
-    return Section(title="Scores", words=(words,) if words else (), pictures=tuple(pictures), tables=(shown,))
+    shown, words = without_constants(without_column(table, "metric"), ("protocol", "labels"))
+    lines = tuple(line for line in (_metric_words(results), words) if line)
+    return Section(title="Scores", words=lines, pictures=tuple(pictures), tables=(shown,))
+
+
+def _metric_words(results: StudyResults) -> str:
+    """Every metric once, with the benchmarks that are scored by it."""
+    scored_by: dict[str, dict[str, None]] = {}
+    for place in results.places:
+        scored_by.setdefault(METRIC_WORDS[place.metric], {})[place.benchmark] = None
+    if len(scored_by) == 1:
+        return f"Metric: {next(iter(scored_by))}."
+    return "Metrics: " + "; ".join(f"{metric} on {', '.join(names)}" for metric, names in scored_by.items()) + "."
 
 
 def verdicts(results: StudyResults, protocol: str, fraction: float, found: list[Comparison]) -> Section | None:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from raypath.benchmarks import Predictions, score
+from raypath.benchmarks.benchmark import Primary
 from raypath.benchmarks.metrics.pixels import score_pixels
 from raypath.study.cells import Said
 from raypath.study.figures import ACCENT, FAINT, INK, SOFT
@@ -22,6 +23,16 @@ from raypath.study.statistics import Interval
 
 _COLOURS = [colormaps["tab10"](k) for k in range(10) if k != 6]  # without pink, which is like the reference's
 _COLUMNS = 3
+
+
+METRIC_WORDS: dict[Primary, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC",
+    "quadratic_kappa": "quadratic kappa",
+    "miou_macro": "mIoU (macro)",
+    "dice_macro": "Dice (macro)",
+}
 
 
 def colour_of(results: StudyResults, encoder: str):
@@ -43,7 +54,7 @@ def matrix_figure(results: StudyResults, rows: dict[str, list[tuple[Place, Inter
                 axes.plot(null, height, "o", markerfacecolor="white", markeredgecolor=SOFT, markersize=5)
         axes.set_yticks(range(len(own)), [fill(place.encoder, 20) for place, _ in own], fontsize=8)
         axes.set_ylim(len(own) - 0.5, -0.5)
-        axes.set_title(f"{benchmark}, {own[0][0].metric.replace('_', ' ')}", fontsize=9, color=INK)
+        axes.set_title(f"{benchmark}, {METRIC_WORDS[own[0][0].metric]}", fontsize=9, color=INK)
         _plain(axes)
     return figure
 

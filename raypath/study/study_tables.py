@@ -12,7 +12,7 @@ from math import isnan
 from raypath.study.comparisons import Comparison
 from raypath.study.results import Place, StudyResults
 from raypath.study.statistics import Interval
-from raypath.study.study_figures import null_of, point_score
+from raypath.study.study_figures import METRIC_WORDS, null_of, point_score
 from raypath.study.tables import Cell, Noted, Range, Spread, Table
 from raypath.study.verdict import FEW_PATIENTS, FEWEST_PATIENTS
 
@@ -37,9 +37,9 @@ def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
         caption=results.config.question,
         missing="not scored, or not compared",
         footnotes=(
-            "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the score"
-            f" when fitted on shuffled labels. Intervals: 95 %, {results.config.method} over patients (AUROC: closed form), differences"
-            " paired; 0.01 is one point.",
+            "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the"
+            f" score when fitted on shuffled labels. Intervals: 95 %, {results.config.method} over patients (AUROC: closed"
+            " form), differences paired; 0.01 is one point.",
         ),
     )
 
@@ -54,7 +54,7 @@ def _scored_row(results: StudyResults, place: Place, comparison: Comparison | No
         place.encoder,
         place.protocol,
         f"{place.fraction:.0%}",
-        place.metric.replace("_", " "),
+        METRIC_WORDS[place.metric],
         Noted(score, notes) if notes else score,
         interval.num_patients,
         interval.num_checkpoints,
@@ -74,19 +74,20 @@ def _absent_row(
 
 def without_constants(table: Table, columns: Sequence[str]) -> tuple[Table, str]:
     """(the table without those of these columns that say the same in every row, a sentence that says it once)."""
-    constant = {}
+    said = []
     for name in columns:
-        values = {row[table.columns.index(name)] for row in table.rows} - {None}
+        values = {row[table.columns.index(name)] for row in table.rows}
         if len(values) == 1:
-            constant[name] = next(iter(values))
-    kept = [place for place, name in enumerate(table.columns) if name not in constant]
-    shorter = replace(
-        table,
-        columns=tuple(table.columns[place] for place in kept),
-        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
-    )
-    said = ", ".join(f"{name} {value}" for name, value in constant.items())
-    return shorter, f"In every row: {said}." if said else ""
+            table = without_column(table, name)
+            said.append(f"{name} {values.pop()}")
+    return table, f"In every row: {', '.join(said)}." if said else ""
+
+
+def without_column(table: Table, name: str) -> Table:
+    """The table without a column."""
+    gone = table.columns.index(name)
+    rows = tuple(row[:gone] + row[gone + 1 :] for row in table.rows)
+    return replace(table, columns=table.columns[:gone] + table.columns[gone + 1 :], rows=rows)
 
 
 def absent(results: StudyResults) -> list[tuple[str, str, str, float]]:

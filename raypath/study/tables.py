@@ -9,9 +9,8 @@ memory.
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import repeat
 
 from markupsafe import Markup, escape
 
@@ -116,17 +115,17 @@ class Table:
         return "\n".join([*lines, r"\end{threeparttable}"]) + "\n"
 
     def html(self) -> Markup:
-        """A `<table>` with its notes in a `<tfoot>`; every text is escaped, numbers have the class `number`."""
+        """A `<table>` with its notes in a `<tfoot>`; every text is escaped, columns of numbers have the class `number`."""
         marks = self._marks()
         lines = ["<table>"]
         if self.caption:
             lines.append(f"<caption>{escape(self.caption)}</caption>")
-        heads = "".join(
-            f'<th scope="col"{"" if kind == "l" else NUMBER}>{escape(name)}</th>'
-            for name, kind in zip(self.columns, self._alignment())
-        )
+        kinds = [NUMBER if _has_numbers(row[place] for row in self.rows) else "" for place in range(len(self.columns))]
+        heads = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(self.columns, kinds))
         lines += [f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
-        lines += [f"<tr>{''.join(map(_html_cell, row, self.columns, repeat(marks)))}</tr>" for row in self.rows]
+        for row in self.rows:
+            cells = (_html_cell(cell, name, kind, marks) for cell, name, kind in zip(row, self.columns, kinds))
+            lines.append(f"<tr>{''.join(cells)}</tr>")
         lines.append("</tbody>")
         below = [f"<sup>{mark}</sup> {escape(note)}" for note, mark in marks.items()]
         below += [str(escape(note.replace("--:", "–:"))) for note in self._unmarked()]
@@ -209,13 +208,16 @@ def _latex_cell(cell: Cell, marks: Mapping[str, str]) -> str:
     return body + (rf"\tnote{{{letters}}}" if letters else "")
 
 
-def _html_cell(cell: Cell, column: str, marks: Mapping[str, str]) -> str:
+def _has_numbers(column: Iterable[Cell]) -> bool:
+    return any(isinstance(_bare(cell), int | Spread | Range) for cell in column)
+
+
+def _html_cell(cell: Cell, column: str, kind: str, marks: Mapping[str, str]) -> str:
     """A `<td>` that knows the name of its column, for a narrow page that has no room for a row of heads."""
     bare = _bare(cell)
     body = _text(bare) if isinstance(bare, str) else _text(bare).replace("+-", "±").replace("--", "–")
     if isinstance(bare, Spread | Range):
         body = body.replace("-", "\u2212")  # the sign of a negative number, which no line break may leave alone
-    letters = ",".join(marks[note] for note in _notes_of(cell))
+    letters = ",".join(sorted((marks[note] for note in _notes_of(cell)), key=lambda mark: (len(mark), mark)))
     mark = f"<sup>{letters}</sup>" if letters else ""
-    kind = "" if isinstance(bare, str) else NUMBER
     return f'<td{kind} data-name="{escape(column)}">{escape(body)}{mark}</td>'
