@@ -131,7 +131,11 @@ def test_a_study_that_has_only_begun_has_no_places(folder):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("cells.json", '["an old list"]', r"cells\.json: cannot be read \(expected a dict\); run the study's command again"),
+        (
+            "cells.json",
+            '["an old list"]',
+            r"cells\.json: cannot be read \(expected a dict\); run the study's command again",
+        ),
         ("openings.json", "[", r"openings\.json: cannot be read"),
         ("study.json", '{"encoder": []}', r"encoder"),
     ],
