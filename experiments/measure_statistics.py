@@ -1,6 +1,6 @@
 """Measure what the statistics promise: how often intervals hold the truth, and how often tests see what is not there.
 
-    python experiments/measure_statistics.py                      all tables, 1,000 studies each (about 10 minutes on one core)
+    python experiments/measure_statistics.py                      all tables, 1,000 studies each (10 to 20 minutes on one core)
     python experiments/measure_statistics.py coverage num=200     one of coverage, recipe, false_positives; fewer studies
 
 One decision: simulated studies whose truth is known. Patients have unevenly many images (log-normal) and difficulties of their own,

@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import launch
@@ -31,6 +32,7 @@ from raypath.study.published.transfer_bars import methods_figure
 from raypath.study.published.transfer_deltas import Rule, delta_figure, deltas
 from raypath.study.published.transfer_tables import breakhis_table, network_table
 from raypath.study.tables import Table
+from raypath.study.two_sigma import two_sigma
 
 SETTINGS = ("golden", "out", "results", "trials", "pool")
 RATE = "1e-4"  # of the bars by tau and warm-up (RECIPES 2.5)
@@ -124,5 +126,10 @@ def _figure_forms(figure: Figure) -> dict[str, Callable[[Path], object]]:
     return {"png": lambda path: figure.savefig(path, dpi=150), "svg": svg}
 
 
+def papers_rule(mean_a: float, sigma_a: float, mean_b: float, sigma_b: float) -> bool:
+    """The second paper's: more than twice the larger sigma."""
+    return bool(two_sigma(mean_a, sigma_a, mean_b, sigma_b).is_significant[0])
+
+
 if __name__ == "__main__":
-    launch.run(published)
+    launch.run(partial(published, rule=papers_rule))

@@ -1,4 +1,4 @@
-"""What is put into a study's folder so that its report needs nothing else: facts of the benchmarks, finished cells, openings, pictures.
+"""What is put into a study's folder so that its report needs nothing else: facts of benchmarks, finished cells, openings, pictures.
 
 One decision: everything that needs images, features or runs is made here and kept; `raypath report` only reads the folder, on any
 machine.
@@ -13,13 +13,16 @@ from pathlib import Path
 
 from launch import say
 from scoring import LEDGER
+from study_benchmarks import Loaded
 from study_pictures import draw_pictures
-from study_plan import Loaded
+from study_sites import record_confounders
 
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root
 from raypath.study.cells import CellFolder, write_json
 from raypath.study.power import METRICS_WITH_POWER, smallest_detectable
+from raypath.study.published.from_study import write_rows
+from raypath.study.results import load_results
 from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
 from raypath.tracking import Tracker, git_tags
@@ -80,7 +83,11 @@ def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tr
         if cell.record:
             cell.copy_to(folder / "cells")
     write_json(folder / "openings.json", openings_of(folder, benchmarks))
+    say("pictures, maps and confounders ...")
     draw_pictures(folder, benchmarks)
+    record_confounders(folder, benchmarks)
+    for place in write_rows(load_results(folder)):
+        say(f"for the paper's tables and figures: {place}")
     report = write_report(folder)
     for path in [report, *sorted(folder.glob("table.*")), folder / "study.json"]:
         tracker.log_artifact(run_id, path, "report")

@@ -18,7 +18,7 @@ from launch import say
 from PIL import Image
 from scoring import features_root
 from sklearn.manifold import TSNE
-from study_plan import Loaded
+from study_benchmarks import Loaded
 
 from raypath.benchmarks import Predictions
 from raypath.benchmarks.benchmark import groups_of

@@ -5,46 +5,30 @@ that is none for it, a recipe that does not go with its data. What an encoder is
 the tasks that were left out of its pool; two benchmarks of one left-out set share a point, and so a pretraining.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
-from copies import look_for_copies
 from entrants import BASELINES, absolute_source
 from launch import say
-from nested import outer_folds
 from recipes import PRETRAINING
-from recipes.transfers import TRANSFERS
 from stages import stages_from_recipe
+from study_benchmarks import Loaded
 from study_pretraining import with_points
 from study_slides import is_touched, without_test_slides
-from transfer_words import asked_for
 
-from raypath.benchmarks import Benchmark
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
+from raypath.protocols.encoders import FILE, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
-from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol, evaluated, has_budget
+from raypath.protocols.transfer import OF_PIXELS, check_protocol, has_budget
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Checkpoint
+from raypath.study.robustness import SHIFTS
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.settings import PretrainConfig
 
 _WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, PixelColourSettings)
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A benchmark of the study, read and searched for near-duplicates, with a transfer for each protocol that suits it."""
-
-    name: str
-    benchmark: Benchmark
-    pool: str
-    transfers: dict[str, TransferConfig]
-    together: tuple[tuple[str, str], ...] = ()
-    found: dict[str, str] = field(default_factory=dict)
-    """Tags of what was found."""
 
 
 @dataclass(frozen=True)
@@ -67,49 +51,6 @@ class Point:
         parts += [f"without the test slides of {self.held_back}"] if self.held_back else []
         parts += [" ".join(f"{key}={value}" for key, value in self.combination)] if self.combination else []
         return ", ".join(parts)
-
-
-def load_benchmarks(config: StudyConfig) -> list[Loaded]:
-    """All benchmarks, read. Raises BadInput for one that cannot be, for two of a name, and for near-duplicates across a split."""
-    loaded = [_load(config, number) for number in range(len(config.benchmarks))]
-    names = [one.name for one in loaded]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise BadInput(
-            f"{config.name}: two benchmarks are called {', '.join(twice)}; give one a name of its own: name="
-        )
-    return loaded
-
-
-def _load(config: StudyConfig, number: int) -> Loaded:
-    entry = config.benchmarks[number]
-    settings = [f"benchmark.{one}" for one in entry.settings]
-    settings += [f"benchmark.kind={entry.kind}"] if entry.kind and entry.path else []
-    transfers, benchmark = {}, None
-    for protocol in config.protocols:
-        if protocol not in TRANSFERS:
-            raise BadInput(f"protocols: {protocol!r} is none; expected some of {', '.join(TRANSFERS)}")
-        asked = asked_for([entry.path or entry.kind, protocol, *settings, *config.transfer])
-        transfer = replace(asked.config(), seed=config.seed)
-        benchmark = benchmark or transfer.benchmark.load(config.seed)
-        if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
-            transfers[protocol] = with_evaluation(transfer, benchmark)
-    if not transfers:
-        raise BadInput(
-            f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it"
-        )
-    name = entry.name or benchmark.name
-    benchmark = replace(benchmark, name=name)
-    first = next(iter(transfers.values()))
-    looked = look_for_copies(first, benchmark)
-    if first.evaluation == "nested":
-        outer_folds(first, looked.benchmark, looked.together)  # can it be divided so? before anything is trained
-    return Loaded(name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags)
-
-
-def with_evaluation(transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-    """The evaluation decided; nested folds are drawn once, where nothing else is asked for: seeds tell the spread of fits."""
-    return evaluated(replace(transfer, num_repeats=transfer.num_repeats or 1), benchmark)
 
 
 def left_out_sets(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, tuple[str, ...]]:
@@ -233,12 +174,25 @@ def cells_of(
                 fraction=fraction,
                 config=transfer,
                 seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
-                alterations=() if is_dense else config.alterations,
+                alterations=alterations_of(config, entry, protocol, fraction, is_dense=is_dense),
                 has_null=config.has_null and not is_dense,
-                data_hash=one.benchmark.data_hash,
+                data_hash=one.folds_hash,
             )
         )
     return cells
+
+
+def alterations_of(
+    config: StudyConfig, entry: EncoderEntry, protocol: str, fraction: float, *, is_dense: bool
+) -> tuple[str, ...]:
+    """How the test images of a cell are altered; the curves of robustness for the first protocol on all labels."""
+    if entry.source == FILE:
+        return ()  # it looks at no pixels
+    asked = list(config.alterations)
+    if config.has_robustness and protocol == config.protocols[0] and fraction == 1:
+        asked += [one for shifts in SHIFTS.values() for one in shifts]
+    moves = [one for one in asked if is_dense and one.startswith("mpp=") and float(one[4:]) < 1]  # masks would not fit
+    return tuple(one for one in dict.fromkeys(asked) if one not in moves)
 
 
 def extent_of(config: StudyConfig) -> int:

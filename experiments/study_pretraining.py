@@ -87,6 +87,18 @@ def adopted_run(config: PretrainConfig) -> RunFolder | None:
     return None
 
 
+def pretrainings_at_once(trainings: list[list[PretrainConfig]], resources: dict[str, float]) -> int:
+    """How many pretrainings fit the cluster, each with its workers and the tasks that read for it; one always."""
+    fit = []
+    for stage in (stage for stages in trainings for stage in stages):
+        workers = stage.workers
+        cpus = workers.num_workers * (workers.cpus_per_worker + stage.stream.read_cpus)
+        fit.append(resources.get("CPU", 1) / max(cpus, 0.1))
+        if workers.use_gpu:
+            fit.append(resources.get("GPU", 0) / workers.num_workers)
+    return max(1, int(min(fit, default=1)))
+
+
 def checkpoints_of(run: RunFolder, points: int) -> list[Path]:
     """The checkpoints that are scored, oldest first, the last one always; `points`: how many before it at most."""
     newest = newest_valid(run.checkpoints)

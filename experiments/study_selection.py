@@ -1,8 +1,8 @@
 """Leave-one-task-out selection (second paper, RECIPES 2.4): which settings of the recipe each left-out task is reported with.
 
 Every combination of the grid is trained once per left-out set and seed; the transfer score of a task is its val score by frozen
-features and `leave_out.protocol`, from the encoders that never saw it. Combinations are ranked per task, and a task is reported with
-the one of the best mean rank over the *other* tasks: its own val and test decide nothing about it.
+features and `leave_out.protocol`, from the encoders that never saw it. Combinations are ranked per task, and a task is reported
+with the one of the best mean rank over the *other* tasks: its own val and test decide nothing about it.
 
 One decision: the grid belongs to the study, with the same pretrainings by the same keys, so the final encoders are those that were
 selected, and nothing is trained again. Each encoder of the study that leaves tasks out is a network of its own.
@@ -10,6 +10,7 @@ selected, and nothing is trained again. Each encoder of the study that leaves ta
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import launch
 import numpy as np
@@ -17,7 +18,8 @@ import ray
 from launch import say
 from recipes.transfers import TRANSFERS
 from scoring import device_here, features_root, scores_of
-from study_plan import Loaded, Point, grid_of, left_out_sets, with_evaluation
+from study_benchmarks import Loaded, with_evaluation
+from study_plan import Point, grid_of, left_out_sets
 from study_pretraining import checkpoints_of
 
 from raypath.config import canonical_json, override
@@ -38,7 +40,7 @@ def select_combinations(study) -> dict[str, tuple[EncoderEntry, ...]]:
     if not config.leave_out.grid:
         return entries
     for entry in (entry for entry in config.encoders if entry.leave_out):
-        scores = transfer_scores(study, entry)
+        scores, by_seed = transfer_scores(study, entry)
         chosen = {}
         for one in benchmarks:
             name = select(scores, reported_task=one.name, network=entry.name)
@@ -48,12 +50,16 @@ def select_combinations(study) -> dict[str, tuple[EncoderEntry, ...]]:
             entries[one.name] = tuple(replace(e, settings=settings) if e == entry else e for e in entries[one.name])
             chosen[one.name] = dict(combination)
         kept = {"combinations": scores.combinations, "tasks": scores.tasks, "scores": scores.values.tolist()}
-        write_json(study.folder / "selection" / f"{entry.name}.json", kept | {"chosen": chosen})
+        kept |= {"by_seed": by_seed.tolist(), "chosen": chosen}
+        write_json(study.folder / "selection" / f"{entry.name}.json", kept)
     return entries
 
 
-def transfer_scores(study, entry: EncoderEntry) -> TransferScores:
-    """Mean val score over seeds; trains what is not trained yet. Raises BadInput that names what is missing."""
+def transfer_scores(study, entry: EncoderEntry) -> tuple[TransferScores, np.ndarray]:
+    """Mean val score over seeds, and all of them [combinations, tasks, seeds]; trains what is not trained yet.
+
+    Raises BadInput that names what is missing.
+    """
     config, benchmarks = study.config, study.benchmarks
     grid, sets = grid_of(config), left_out_sets(config, benchmarks)
     names = tuple(canonical_json(dict(combination)) for combination in grid)
@@ -79,9 +85,8 @@ def transfer_scores(study, entry: EncoderEntry) -> TransferScores:
     values = np.full((len(grid), len(benchmarks), entry.num_seeds), np.nan)
     for name, place in places.items():
         values[place] = study.selected.get(name, np.nan)
-    return TransferScores(
-        combinations=names, networks=(entry.name,) * len(names), tasks=plan.tasks, values=values.mean(axis=2)
-    )
+    networks = (entry.name,) * len(names)
+    return TransferScores(combinations=names, networks=networks, tasks=plan.tasks, values=values.mean(axis=2)), values
 
 
 def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> TransferConfig:
@@ -94,8 +99,8 @@ def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> Tran
 
 def transfer_score(config: TransferConfig, run: str, reference: list[ray.ObjectRef]) -> dict[str, float]:
     """The val score of a run's encoder, fitted on train alone; runs as a task of the cluster."""
-    benchmark = ray.get(reference[0])
-    place = checkpoints_of(RunFolder(run), 0)[-1] / ENCODER
+    benchmark = ray.get(reference[0]).benchmark
+    place = checkpoints_of(RunFolder(Path(run)), 0)[-1] / ENCODER
     progress = launch.counter("samples embedded")
     fitted = fit(
         replace(config, encoder=str(place)),

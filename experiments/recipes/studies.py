@@ -59,7 +59,7 @@ def leave_one_out() -> StudyConfig:
 
 
 def mormont() -> StudyConfig:
-    """Second paper, whole: 48 combinations x left-out sets x 5 seeds, selection, then FE, FT and scratch (1,920 trainings for 8 sets)."""
+    """Second paper: 48 combinations x left-out sets x 5 seeds, selection, then FE, FT, scratch (8 sets: 1,920 trainings)."""
     multitask = [
         EncoderEntry(
             name=f"multi-task {network}",
@@ -103,7 +103,7 @@ def mormont_joint() -> StudyConfig:
 
 
 def mormont_released() -> StudyConfig:
-    """Second paper: the released models, trained on all of the pool, on BreaKHis (FE, FT, 5 folds): transfer='["benchmark.path=DIR"]'."""
+    """Second paper: the released models on BreaKHis (FE, FT, 5 folds x 4): set transfer='["benchmark.path=DIR"]'."""
     released = [
         EncoderEntry(name=f"multi-task {network}", recipe=f"mormont_released_{network}", num_seeds=1)
         for network in NETWORKS

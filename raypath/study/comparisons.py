@@ -21,7 +21,7 @@ from raypath.study.statistics import Difference, Population, paired_difference
 from raypath.study.verdict import FEWEST_PATIENTS, Verdict, points, verdict
 
 PERMUTATIONS_EACH = 100
-MAX_TOLD = 3  # benchmarks that are not separable and whose numbers stand in a sentence; of more, their names
+MAX_TOLD = 3  # benchmarks of one verdict that stand in a sentence with all their numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,9 +120,11 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
 
 
 def _told(word: str, group: list[Comparison]) -> str:
-    """A verdict, and the benchmarks that have it."""
-    if word in ("better", "worse") or len(group) <= MAX_TOLD:
+    """A verdict, and the benchmarks that have it; with many of them, fewer words for each."""
+    if len(group) <= MAX_TOLD:
         names = ", ".join(_short(one) for one in group)
+    elif word in ("better", "worse"):
+        names = ", ".join(f"{one.place.benchmark} {points(one.to_reference)}" for one in group) + " points"
     else:
         names = ", ".join(one.place.benchmark for one in group)
     return f"{word} on {len(group)} ({names})"
@@ -150,7 +152,7 @@ def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
         what = "gpu_hours"
     most = min((_spent(place, what) for place in own), default=0)
     at_it = {id(place): _last_within(results, place, what, most) if place in own else place for place in results.places}
-    without = dict.fromkeys(place.encoder for place in own if at_it[id(place)] is None)
+    without = dict.fromkeys(_told_place(results, place) for place in own if at_it[id(place)] is None)
     unit = f"{most:,.0f} tiles" if what == "tiles_seen" else f"{most:.3g} {_HOURS[what]}"
     words = f"Every pretrained encoder at its last checkpoint within {unit} of pretraining."
     if without:
@@ -159,6 +161,11 @@ def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
 
 
 _HOURS = {"cpu_hours": "CPU hours", "gpu_hours": "GPU hours"}
+
+
+def _told_place(results: StudyResults, place: Place) -> str:
+    """An encoder, with its share of labels where there are several."""
+    return place.encoder if len(results.config.fractions) == 1 else f"{place.encoder} ({place.fraction:.0%} of labels)"
 
 
 def _last_within(results: StudyResults, place: Place, what: str, most: float) -> Place | None:

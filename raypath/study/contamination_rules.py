@@ -53,7 +53,8 @@ def same_contents(training: Training, rows: Sequence[Row], digests: dict[str, st
             if is_asked and path not in digests:
                 digests[path] = _of_file(file_sha256, path)
             is_seen[path] = is_asked and digests[path] in (images if "path" in row else slides)
-    return {"content": {row["sample"]: _file(row) for row in rows if is_seen[_file(row)]}}
+    found = (row for row in rows if is_seen[_file(row)])
+    return {"content": {row["sample"]: row["sample"] if "path" in row else row["slide"] for row in found}}
 
 
 def same_names(training: Training, rows: Sequence[Row]) -> Hits:
@@ -108,7 +109,8 @@ def same_pictures(
     asked = [row for row in rows if "path" in row and row["sample"] not in copied]
     if not asked or not training.images:
         return {}
-    pool = [{"sample": f"{i.task} {i.path}", "split": "train", "path": i.path} for i in training.images]
+    named = (("/".join((i.task, *PurePosixPath(i.path).parts[-2:])), i.path) for i in training.images)
+    pool = [{"sample": name, "split": "train", "path": path} for name, path in named]
     test = [{**row, "sample": f"asked {row['sample']}", "split": "test"} for row in asked]
     search = find(pa.Table.from_pylist([*pool, *test], schema=IMAGE_SCHEMA), progress=progress)
     found: dict[str, str] = {}

@@ -83,7 +83,8 @@ def equal_compute(results: StudyResults) -> Section | None:
         score = Range(own.estimate, own.low, own.high)
         hours = [sum(s.record["pretraining_cost"][unit] for s in place.scored) / len(place.scored) for unit in _HOURS]
         names = (place.benchmark, place.encoder, place.protocol, f"{place.fraction:.0%}", place_on_the_way)
-        rows.append((*names, _tiles(place), *map(three, hours), score, one.word if one else None))
+        word = one.word if one else "reference" if place.encoder == results.config.reference else None
+        rows.append((*names, _tiles(place), *map(three, hours), score, word))
     columns = (
         "benchmark",
         "encoder",

@@ -6,10 +6,9 @@ absent section looks like an omission.
 
 import numpy as np
 
-from raypath.errors import BadInput
 from raypath.study.comparisons import Comparison
 from raypath.study.rank_figures import rank_figure
-from raypath.study.ranks import RankTest, rank_test
+from raypath.study.ranks import FEWEST_BENCHMARKS, FEWEST_ENCODERS, RankTest, rank_test
 from raypath.study.results import Place, StudyResults
 from raypath.study.section import Section
 from raypath.study.statistics import Interval
@@ -63,10 +62,13 @@ def ranks(results: StudyResults, protocol: str) -> Section | None:
     names, kept, scores = _complete_scores(results, protocol)
     left_out = [name for name in results.benchmarks if name not in kept]
     words = (f"Left out, not scored for every encoder: {', '.join(left_out)}.",) if left_out else ()
-    try:
-        test = rank_test(scores)
-    except BadInput as error:
-        return Section(title=title, words=(f"No test: {error}.", *words))
+    if len(kept) < FEWEST_BENCHMARKS or len(names) < FEWEST_ENCODERS or not np.isfinite(scores).all():
+        why = (
+            f"No test over benchmarks: it needs {FEWEST_BENCHMARKS} of them and {FEWEST_ENCODERS} encoders, each with a score"
+            f" on all of them; here are {len(kept)} and {len(names)}. See the verdicts on each."
+        )
+        return Section(title=title, words=(why, *words))
+    test = rank_test(scores)
     caption = "Benchmarks are the sample here and count alike; whether a difference holds on one of them is said above."
     colours = {name: colour_of(results, name) for name in names}
     pictures = (("Critical differences", caption, rank_figure(names, test, colours)),)
@@ -95,5 +97,8 @@ def _rank_words(names: list[str], test: RankTest) -> str:
 
 def power(results: StudyResults) -> Section | None:
     """What could be seen at all, as said before any test was opened."""
-    lines = tuple(f"{name}: {facts['power'].replace('_', ' ')}" for name, facts in results.benchmarks.items())
+    lines = tuple(
+        f"{name}: {facts['power'].replace(facts['metric'], METRIC_WORDS[facts['metric']])}"
+        for name, facts in results.benchmarks.items()
+    )
     return Section(title="What could be seen (said before a test was opened)", words=lines) if lines else None

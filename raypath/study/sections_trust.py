@@ -17,10 +17,10 @@ from raypath.study.tables import Table
 def confounders(results: StudyResults) -> Section | None:
     """What a probe reads from features beside the label."""
     known = results.read("confounders.json", [])
-    rows = tuple((one["benchmark"], one["encoder"], one["name"], one["words"]) for one in known)
+    rows = tuple((one["benchmark"], one["encoder"], one["words"]) for one in known)
     if not rows:
         return None
-    table = Table(columns=("benchmark", "encoder", "confounder", "what a probe finds"), rows=rows)
+    table = Table(columns=("benchmark", "encoder", "what a probe finds"), rows=rows)
     words = (
         "Whether site, scanner or patient can be read from the features. Where it can, a split must keep them apart."
     )

@@ -71,6 +71,10 @@ class BenchmarkEntry:
     """What people call it; empty: as the set calls itself."""
     settings: tuple[str, ...] = ()
     """`key=value` of the benchmark's settings, e.g. 'drop_classes=["basophil"]'."""
+    sites: str = ""
+    """A CSV file with the columns `name` (of a sample, a patient or a slide) and `site`; empty: barcodes of TCGA, if any."""
+    leave_site_out: bool = False
+    """Whether each site is the test once, instead of folds of patients."""
     pool: str = ""
     """The same set as a task of a pool (`data.pool_spec`), where encoders are trained with tasks left out."""
 
@@ -104,7 +108,7 @@ class StudyConfig:
     fractions: tuple[float, ...] = (1.0,)
     """Shares of the training labels: smaller ones are parts of larger ones."""
     num_seeds: int = 3
-    """Fits of the chosen configuration with fresh seeds; a protocol without chance has one (probe, knn, svm on all labels)."""
+    """Fits of the chosen configuration with fresh seeds; a protocol without chance (`probe`, `knn`, `svm`) has one."""
     seed: int = 0
     """Of splits, folds and tuning; the fresh seeds come after it."""
     pretraining: tuple[str, ...] = ()

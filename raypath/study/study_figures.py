@@ -90,13 +90,20 @@ def curve_figure(
                 x, [i.estimate for _, i in points], "o-", color=colour, markersize=4, linewidth=1.6, label=encoder
             )
         if is_log:
-            axes.set_xscale("log")
+            _asked_only(axes, [x for points in lines.values() for x, _ in points])
         axes.set_title(benchmark, fontsize=9, color=INK)
         axes.set_xlabel(label, fontsize=8)
         _plain(axes)
     handles = {text: handle for axes in panels for handle, text in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _asked_only(axes, values: list[float]) -> None:
+    """A logarithmic axis whose only marks are the values that there are."""
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(set(values)), [f"{x:g}" for x in sorted(set(values))])
+    axes.minorticks_off()
 
 
 def map_figure(known: dict[str, Any]) -> Figure:

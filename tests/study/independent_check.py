@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 
-def recompute(path, num_resamples=2000, seed=0):
+def recompute(path, num_resamples=1000, seed=0):
     """(score, low, high): balanced accuracy, 95 % bootstrap-t over patients, one resample after the other."""
     table = pq.read_table(path).to_pydict()
     label, patient = np.array(table["label"]), np.array(table["patient"])

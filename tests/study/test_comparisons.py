@@ -119,5 +119,5 @@ def test_equal_compute_by_hours_and_what_has_no_checkpoint_is_named(results):
     hours = replace(results, config=replace(CONFIG, budget="hours"), on_the_way=())
     words, places = at_budget(hours)
     assert "within 2 CPU hours" in words
-    assert words.endswith("No checkpoint as early was kept of other.")
+    assert words.endswith("No checkpoint as early was kept of other (100% of labels), other (25% of labels).")
     assert "other" not in {place.encoder for place in places}

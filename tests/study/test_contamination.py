@@ -147,7 +147,7 @@ def test_the_same_patient_slide_and_site_by_name(pictures):
         slide("a", patient="P12"),
         slide("b", path="/x/S21-0042.svs"),
         slide("c", patient="7"),
-        slide("TCGA-CR-7395-01A-01-TS1"),
+        slide("TCGA-CR-7395-01A-01-TS1", patient="TCGA-CR-7395"),
     )
     found = contamination_of(seen, benchmark_of(rows))
     assert [(f.rule, f.of, f.num, f.names) for f in found.findings] == [
@@ -163,12 +163,19 @@ def test_the_same_patient_slide_and_site_by_name(pictures):
     assert "patient: 1 of 6 test samples are of patients that run (without labels) saw: P12" in found.line
 
 
-def test_bare_numbers_and_sites_alone_are_noted_and_not_judged(pictures):
-    rows = [{"patient": "7", "path": str(pictures / "x" / "0.png")}, {"patient": "TCGA-CR-0001", "path": "x"}]
-    seen = saw(slide("a", patient="7"), slide("TCGA-CR-7395-01A-01-TS1"), uses_labels=True)
+@pytest.mark.parametrize("number", ["7", "12", "123", "C"])
+def test_bare_numbers_and_sites_alone_are_noted_and_not_judged(number):
+    rows = [{"patient": number, "path": "x"}, {"patient": "TCGA-CR-0001", "path": "x"}]
+    seen = saw(slide("a", patient=number), slide("TCGA-CR-7395-01A-01-TS1"), uses_labels=True)
     found = check_contamination(contamination_of(seen, benchmark_of(rows)))
     assert {finding.rule for finding in found.findings} == {"number", "site"}
     assert (found.status, found.tag) == ("clean", {TAG: "clean"})
+
+
+@pytest.mark.parametrize("patient", ["1234", "P1", "9255"])
+def test_longer_numbers_and_names_are_judged(patient):
+    found = contamination_of(saw(slide("a", patient=patient)), benchmark_of([{"patient": patient, "path": "x"}]))
+    assert [finding.rule for finding in found.findings] == ["patient"]
 
 
 def test_ten_names_are_listed_and_the_others_counted():
@@ -205,10 +212,10 @@ def test_planted_copies_are_found_by_bytes_and_by_pixels_and_nothing_else_is(tmp
         "content": ("test", 1),
         "near_duplicate": ("test", 1),
     }
-    assert rules_of(found)["content"][2] == (tests[1]["path"],)
+    assert rules_of(found)["content"][2] == (tests[1]["sample"],)
     (pair,) = rules_of(found)["near_duplicate"][2]
-    assert pair.startswith(f"{tests[0]['sample']} and pool ")
-    assert "flipped.jpg" in pair
+    assert pair.startswith(f"{tests[0]['sample']} and pool/")
+    assert "/a/flipped.jpg, correlation " in pair
     without = contamination_of(run_on_pool(tmp_path, pool, kind), benchmark, compares_pictures=False)
     assert set(rules_of(without)) == {"content"}
 

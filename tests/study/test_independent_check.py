@@ -48,5 +48,7 @@ def test_three_saved_cells_come_to_the_same_numbers(tmp_path):
         assert interval.method == "bootstrap-t"
         assert estimate == pytest.approx(interval.estimate, abs=1e-12)
         assert estimate == pytest.approx(score(predictions)["balanced_accuracy"], abs=1e-12)
-        # the 2.5 % quantile of 2,000 draws is known to some 5 % of the half width
-        assert [low, high] == pytest.approx([interval.low, interval.high], abs=0.1 * (interval.high - interval.low) / 2)
+        # the 2.5 % quantile of 1,000 draws is known to some 7 % of the half width
+        assert [low, high] == pytest.approx(
+            [interval.low, interval.high], abs=0.15 * (interval.high - interval.low) / 2
+        )
