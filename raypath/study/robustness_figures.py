@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from raypath.data.alterations import Kind
 from raypath.study.figures import ACCENT, FAINT, INK, PALE, SOFT
 from raypath.study.robustness import TITLES, Curve, by_strength
+from raypath.study.study_figures import METRIC_WORDS
 
 _COLOURS = (ACCENT, INK, SOFT, FAINT)
 _MARKERS = "osD^vPX*"
@@ -44,7 +45,7 @@ def robustness_figure(
         if chance is not None:
             axes.axhline(chance, color=SOFT, linestyle=":", linewidth=1)
     metric = next(curve.metric for own in curves.values() for curve in own)
-    panels[0].set_ylabel(f"{metric.replace('_', ' ')}, 95 % interval")
+    panels[0].set_ylabel(f"{METRIC_WORDS[metric]}, 95 % interval")
     handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8)
     return figure

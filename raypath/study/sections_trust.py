@@ -71,7 +71,8 @@ def _between(results: StudyResults) -> Table:
     for place in results.places:
         for one in place.scored:
             found = one.record["contamination"]
-            rows[place.encoder, place.benchmark, found["status"], found["line"]] = None
+            line = found["line"].removeprefix(f"{place.benchmark}: ")
+            rows[place.encoder, place.benchmark, found["status"], line] = None
     return Table(columns=("encoder", "benchmark", "status", "what its pretraining saw of the test"), rows=tuple(rows))
 
 
@@ -86,7 +87,7 @@ def failed(results: StudyResults) -> Section | None:
     by_reason: dict[str, list[str]] = {}
     for name, reason in sorted(results.failures.items()):
         by_reason.setdefault(reason, []).append(name)
-    lines = tuple(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
+    lines = tuple(f"{'; '.join(names)}: {reason}" for reason, names in by_reason.items())
     return Section(title=f"Failed: {len(results.failures)}", words=lines) if lines else None
 
 
