@@ -33,7 +33,7 @@ from raypath.models import build_encoder
 from raypath.models.weights import save_encoder
 from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, weights_id
 from raypath.run_folder import RunFolder, runs_root
-from raypath.study.cells import Cell, Checkpoint, keys_of, write_json
+from raypath.study.cells import Cell, Checkpoint, asked_of, keys_of, write_json
 from raypath.study.graph import Graph, Node, run_graph
 from raypath.study.seen import seen_by
 from raypath.study.settings import EncoderEntry, StudyConfig
@@ -127,7 +127,7 @@ class Study:
         graph = Graph.of(self.nodes())
         self.carry_out(graph)
         write_json(self.folder / "failures.json", graph.reasons)
-        write_json(self.folder / "cells.json", [cell.key for cell in self.cells])
+        write_json(self.folder / "cells.json", asked_of(self.cells))
 
     def carry_out(self, graph: Graph) -> None:
         """Work, with a table that follows it."""

@@ -8,7 +8,8 @@
 
 One decision: the key is a sha256 over the config, the data (with split), the weights and PROTOCOL_VERSION, which is raised by hand
 when equal inputs give another score. Names, places and the commit are recorded and no part of it, so a cell is never run again
-because something was renamed, and never taken for another one.
+because something was renamed, and never taken for another one. What a study calls its cells is therefore written down with the
+study (`asked_of`), not read from a record that another study may have written.
 """
 
 import hashlib
@@ -95,11 +96,7 @@ class Cell:
     @property
     def words(self) -> str:
         """For people: encoder (seed), benchmark, protocol, share of labels."""
-        step = "" if self.checkpoint.step is None else f" at step {self.checkpoint.step:,}"
-        share = "" if self.fraction == 1 else f", {self.fraction:.0%} of labels"
-        return (
-            f"{self.checkpoint.encoder} (seed {self.checkpoint.seed}){step} on {self.benchmark}, {self.protocol}{share}"
-        )
+        return words_of(facts_of(self))
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,10 @@ class CellFolder:
         if not place.exists():
             return None
         try:
-            return json.loads(place.read_text(encoding="utf-8"))
+            record = json.loads(place.read_text(encoding="utf-8"))
+            if not isinstance(record, dict) or record.get("state") not in ("done", "failed"):
+                raise ValueError("no state")
+            return record
         except ValueError as error:
             raise BadInput(
                 f"{place}: no record of a cell ({error}); remove the folder, the cell is run again"
@@ -150,11 +150,14 @@ class CellFolder:
         save_said(said, self.path / f"{name}.parquet")
 
     def copy_to(self, root: Path) -> None:
-        """Put a copy of what is finished under `root`; a study's folder can then be carried to another machine."""
-        target = root / self.path.name
-        if CellFolder(target).record != self.record:
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(self.path, target, ignore=shutil.ignore_patterns("fold-*", "tuned*", "*.draft"))
+        """Put a copy of what is finished under `root`, whole or not at all; a study's folder can then be carried elsewhere."""
+        target, draft = root / self.path.name, root / f".{self.path.name}.{os.getpid()}.draft"
+        if CellFolder(target).record == self.record:
+            return
+        ignored = shutil.ignore_patterns("fold-*", "tuned*", "*.draft")
+        shutil.copytree(self.path, draft, ignore=ignored, dirs_exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
 
 
 def save_said(said: Said, place: Path) -> None:
@@ -165,11 +168,15 @@ def save_said(said: Said, place: Path) -> None:
 
 
 def load_said(place: Path) -> Said:
-    """Predictions of either kind."""
-    try:
-        return Predictions.load(place)
-    except BadInput:
-        return PixelPredictions.load(place)
+    """Predictions of either kind. Raises BadInput for a file that is neither."""
+    for kind in (Predictions, PixelPredictions):
+        try:
+            return kind.load(place)
+        except BadInput as error:
+            reason = error
+    raise BadInput(
+        f"{place}: no predictions of labels and none of pixels; remove its folder, the cell is run again ({reason})"
+    )
 
 
 def write_json(place: Path, value: Any) -> None:
@@ -201,3 +208,21 @@ def facts_of(cell: Cell) -> dict[str, Any]:
 def keys_of(cells: Sequence[Cell]) -> str:
     """A short name for a set of cells: what an opening of a test was for."""
     return hashlib.sha256(" ".join(sorted(cell.key for cell in cells)).encode()).hexdigest()[:8]
+
+
+def words_of(facts: dict[str, Any]) -> str:
+    """A cell for people, from its facts."""
+    step = "" if facts["step"] is None else f" at step {facts['step']:,}"
+    share = "" if facts["fraction"] == 1 else f", {facts['fraction']:.0%} of labels"
+    encoder = f"{facts['encoder']} (seed {facts['pretraining_seed']})"
+    return f"{encoder}{step} on {facts['benchmark']}, {facts['protocol']}{share}"
+
+
+def asked_of(cells: Sequence[Cell]) -> dict[str, list[dict[str, Any]]]:
+    """The cells of a study by key, with what this study calls each; two encoders with equal weights have one cell and two names."""
+    asked: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        facts = facts_of(cell)
+        if facts not in asked.setdefault(cell.key, []):
+            asked[cell.key].append(facts)
+    return asked

@@ -18,7 +18,10 @@ from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import Place, StudyResults
 from raypath.study.settings import COLOUR
 from raypath.study.statistics import Difference, Population, paired_difference
-from raypath.study.verdict import Verdict, points, verdict
+from raypath.study.verdict import FEWEST_PATIENTS, Verdict, points, verdict
+
+PERMUTATIONS_EACH = 100
+MAX_TOLD = 3  # benchmarks of one verdict that stand in a sentence with all their numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,26 +35,41 @@ class Comparison:
     adjusted_p: float
     verdict: Verdict
 
+    @property
+    def word(self) -> str:
+        """The verdict in a word or two; "no verdict" where a difference is clear and something else withholds the word."""
+        if self.verdict.is_better or self.verdict.is_worse:
+            return "better" if self.verdict.is_better else "worse"
+        own = self.to_reference
+        is_withheld = own.is_clear or own.num_patients < FEWEST_PATIENTS or np.isnan(own.estimate)
+        return "no verdict" if is_withheld else "not separable"
+
 
 def comparisons(results: StudyResults, protocol: str, fraction: float = 1.0) -> list[Comparison]:
     """All of one protocol and share of labels, in the study's order; places without a reference beside them are left out."""
-    found = []
+    pairs = []
     for place in results.places:
-        if (place.protocol, place.fraction) != (protocol, fraction) or place.encoder == results.config.reference:
-            continue
         reference = results.place(results.config.reference, place.benchmark, protocol, fraction)
-        if reference is not None:
-            settings = {"num_permutations": results.config.num_permutations, "seed": results.config.seed}
-            p = permutation_p(place.said, reference.said, place.metric, **settings)
-            found.append((place, difference(results, place, reference), to_colour(results, place), p))
-    p_values = np.array([p for *_, p in found])
-    adjusted = np.full(len(found), np.nan)
+        if (place.protocol, place.fraction) == (protocol, fraction) and reference not in (None, place):
+            pairs.append((place, reference))
+    # with fewer, no p-value of this family could be below 0.05 once it is corrected
+    num_permutations = max(results.config.num_permutations, PERMUTATIONS_EACH * len(pairs))
+    settings = {"num_permutations": num_permutations, "seed": results.config.seed}
+    p_values = np.array([permutation_p(a.said, b.said, a.metric, **settings) for a, b in pairs])
+    adjusted = np.full(len(pairs), np.nan)
     is_known = np.isfinite(p_values)
     adjusted[is_known] = holm(p_values[is_known])
     return [
-        Comparison(place, own, colour, p, float(corrected), _verdict(results, place, own, colour, float(corrected)))
-        for (place, own, colour, p), corrected in zip(found, adjusted)
+        _compared(results, *pair, float(p), float(corrected)) for pair, p, corrected in zip(pairs, p_values, adjusted)
     ]
+
+
+def _compared(results: StudyResults, place: Place, reference: Place, p: float, adjusted: float) -> Comparison:
+    """A place beside the reference, with its verdict."""
+    own, colour = difference(results, place, reference), to_colour(results, place)
+    name = colour_name(results) or COLOUR
+    found = verdict(place.encoder, reference.encoder, own, colour, adjusted_p=adjusted, colour=name)
+    return Comparison(place, own, colour, p, adjusted, found)
 
 
 def difference(results: StudyResults, a: Place, b: Place) -> Difference:
@@ -79,13 +97,6 @@ def colour_name(results: StudyResults) -> str | None:
     return next((entry.name for entry in results.config.encoders if entry.source == COLOUR), None)
 
 
-def _verdict(
-    results: StudyResults, place: Place, own: Difference, colour: Difference | None, adjusted: float
-) -> Verdict:
-    name = colour_name(results) or COLOUR
-    return verdict(place.encoder, results.config.reference, own, colour, adjusted_p=adjusted, colour=name)
-
-
 def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
     """One sentence for each encoder: on which benchmarks it is better, worse or not separable, with the differences in points."""
     by_encoder: dict[str, list[Comparison]] = {}
@@ -93,39 +104,75 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
         by_encoder.setdefault(one.place.encoder, []).append(one)
     lines = []
     for encoder, own in by_encoder.items():
-        better = [one for one in own if one.verdict.is_better]
-        worse = [one for one in own if one.verdict.is_worse]
-        neither = [one for one in own if not (one.verdict.is_better or one.verdict.is_worse)]
-        groups = [("better on", better), ("worse on", worse), ("not separable, or no verdict, on", neither)]
-        told = [f"{words} {len(group)} ({'; '.join(map(_short, group))})" for words, group in groups if group]
-        told = told if better else ["better on none", *told]
-        population = next(iter({one.verdict.population for one in own}), "")
-        head = f"{encoder} against {results.config.reference}, {len(own)} benchmark{'' if len(own) == 1 else 's'}"
-        lines.append(f"{head}: {', '.join(told)}. {population[:1].upper()}{population[1:]}.")
+        groups = {
+            word: [one for one in own if one.word == word]
+            for word in ("better", "worse", "not separable", "no verdict")
+        }
+        told = [_told(word, group) for word, group in groups.items() if group]
+        told = told if groups["better"] else ["better on none", *told]
+        populations = "; ".join(dict.fromkeys(one.verdict.population for one in own))
+        number = "1 benchmark" if len(own) == 1 else f"{len(own)} benchmarks"
+        lines.append(
+            f"{encoder} against {results.config.reference}, {number}: {'; '.join(told)}."
+            f" {populations[:1].upper()}{populations[1:]}."
+        )
     return lines
 
 
+def _told(word: str, group: list[Comparison]) -> str:
+    """A verdict, and the benchmarks that have it; with many of them, fewer words for each."""
+    if len(group) <= MAX_TOLD:
+        names = ", ".join(_short(one) for one in group)
+    elif word in ("better", "worse"):
+        names = ", ".join(f"{one.place.benchmark} {points(one.to_reference)}" for one in group) + " points"
+    else:
+        names = ", ".join(one.place.benchmark for one in group)
+    return f"{word} on {len(group)} ({names})"
+
+
 def _short(one: Comparison) -> str:
-    return f"{one.place.benchmark} {points(one.to_reference)}, n = {one.to_reference.num_patients}"
+    """Benchmark, difference and on how many; where the word is "better", the difference to colour as well."""
+    own = one.to_reference
+    unit = "patients" if own.level == "patient" else "images"
+    words = f"{one.place.benchmark} {points(own)} points, n = {own.num_patients} {unit}"
+    if one.verdict.is_better and one.to_colour is not None:
+        words += f", against colour {points(one.to_colour)}"
+    return words
 
 
 def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
-    """(what was held equal, the places at it): pretrained encoders at the last checkpoint within the smallest budget of all."""
+    """(what was held equal, the places at it): pretrained encoders at the last checkpoint within the smallest budget of all.
+
+    An encoder that has no checkpoint within the budget is named in the words, and has no place.
+    """
     what = {"tiles": "tiles_seen", "hours": "cpu_hours"}[results.config.budget]
     recipes = {entry.name for entry in results.config.encoders if entry.recipe}
-    if what == "cpu_hours" and any(_spent(place, "gpu_hours") for place in results.places if place.encoder in recipes):
-        what = "gpu_hours"
     own = [place for place in results.places if place.encoder in recipes]
+    if what == "cpu_hours" and any(_spent(place, "gpu_hours") for place in own):
+        what = "gpu_hours"
     most = min((_spent(place, what) for place in own), default=0)
-    chosen = [place for place in results.places if place.encoder not in recipes]
-    for place in own:
-        points = [
-            p for p in (*results.on_the_way, place) if _name(p) == _name(place) and _spent(p, what) <= most * 1.001
-        ]
-        if points:
-            chosen.append(max(points, key=lambda p: _spent(p, what)))
-    unit = f"{most:,} tiles" if what == "tiles_seen" else f"{most:.3g} {what.replace('_', ' ')}"
-    return f"at most {unit} of pretraining", chosen
+    at_it = {id(place): _last_within(results, place, what, most) if place in own else place for place in results.places}
+    without = dict.fromkeys(_told_place(results, place) for place in own if at_it[id(place)] is None)
+    unit = f"{most:,.0f} tiles" if what == "tiles_seen" else f"{most:.3g} {_HOURS[what]}"
+    words = f"Every pretrained encoder at its last checkpoint within {unit} of pretraining."
+    if without:
+        words += f" No checkpoint as early was kept of {', '.join(without)}."
+    return words, [place for place in at_it.values() if place is not None]
+
+
+_HOURS = {"cpu_hours": "CPU hours", "gpu_hours": "GPU hours"}
+
+
+def _told_place(results: StudyResults, place: Place) -> str:
+    """An encoder, with its share of labels where there are several."""
+    return place.encoder if len(results.config.fractions) == 1 else f"{place.encoder} ({place.fraction:.0%} of labels)"
+
+
+def _last_within(results: StudyResults, place: Place, what: str, most: float) -> Place | None:
+    """A place, or the same at an earlier checkpoint, so that it has spent `most` at most (and what rounding adds)."""
+    points = [one for one in (*results.on_the_way, place) if _name(one) == _name(place)]
+    within = [one for one in points if _spent(one, what) <= most * 1.001]
+    return max(within, key=lambda one: _spent(one, what), default=None)
 
 
 def _name(place: Place) -> tuple:

@@ -4,8 +4,7 @@ A run is a folder: `runs/ID` of a pretraining, a fine-tuning or a sweep, or a ce
 
 One decision: three questions, in this order. What was asked (config, field by field), what it was asked of (hashes of data,
 weights, start, commit), and what came out: predictions on the same samples are compared by the paired interval and the
-permutation test;
-where there are none, single numbers are shown side by side and nothing is concluded.
+permutation test; where there are none, nothing is concluded.
 
 What it costs: a second for predictions of a thousand samples.
 """
@@ -73,7 +72,7 @@ def diff_runs(first: Path, second: Path) -> RunDiff:
     """Compare two folders. Raises BadInput for one that is no run."""
     a, b = _read(Path(first)), _read(Path(second))
     settings = _differences(flatten(a["config"]), flatten(b["config"]))
-    facts = _differences(*({key: one["record"].get(key) for key in _FACTS} for one in (a, b)))
+    facts = _differences(*({key: one["record"][key] for key in _FACTS if key in one["record"]} for one in (a, b)))
     said_a, said_b = _predictions(Path(first)), _predictions(Path(second))
     notes = [] if said_a and said_b else ["no predictions in both: nothing is said about scores"]
     scores = []
@@ -92,14 +91,30 @@ def _read(folder: Path) -> dict[str, Any]:
     config = folder / "config.json"
     if not records and not config.is_file():
         raise BadInput(f"{folder}: no run here (no config.json, no cell.json); expected runs/ID or a study's cells/KEY")
-    record = json.loads(records[0].read_text(encoding="utf-8")) if records else {}
-    own = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else record.get("config", {})
+    record = _json(records[0]) if records else {}
+    own = _json(config) if config.is_file() else record.get("config", {})
     return {"record": record, "config": own}
 
 
+def _json(place: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(place.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{place}: cannot be read ({error}); expected a JSON object") from None
+
+
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    keys = [key for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)]
-    return [f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in keys]
+    """Every key that one of them lacks, or that has two values."""
+    keys = dict.fromkeys([*a, *b])
+    return [
+        f"{key}: {_value(a, key)} -> {_value(b, key)}"
+        for key in keys
+        if (key in a, a.get(key)) != (key in b, b.get(key))
+    ]
+
+
+def _value(values: dict[str, Any], key: str) -> str:
+    return repr(values[key]) if key in values else "not there"
 
 
 def _predictions(folder: Path) -> dict[str, Said]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raypath.errors import Preempted, RaypathError
+
 State = Literal["waiting", "running", "done", "failed", "skipped"]
 
 
@@ -93,25 +95,37 @@ def run_graph(
 ) -> None:
     """Carry a graph out: `start(node)` gives a handle, `wait(handles)` one that ended and why it failed (None: it did not).
 
-    At most `limits[kind]` nodes of a kind run at once. Returns when nothing is left that could run.
+    At most `limits[kind]` nodes of a kind run at once (1 where none is given). A `start` that raises an error which a person can
+    act on fails its node; any other error, and Preempted, ends it all. Returns when nothing is left that could run. Raises
+    ValueError for a limit below 1, with which nothing would ever run.
     """
+    for kind, limit in limits.items():
+        if limit < 1:
+            raise ValueError(f"limits[{kind!r}] = {limit}: expected 1 or more")
     running: dict[Any, Node] = {}
-    while True:
+    while running or graph.ready():
         for node in graph.ready():
             if sum(other.kind == node.kind for other in running.values()) < limits.get(node.kind, 1):
                 graph.states[node.name] = "running"
                 on_change(node, "running")
-                running[start(node)] = node
-        if not running:
-            return
-        handle, reason = wait(list(running))
-        node = running.pop(handle)
-        if reason is None:
-            graph.states[node.name] = "done"
-            on_change(node, "done")
-            continue
-        before = dict(graph.states)
+                try:
+                    running[start(node)] = node
+                except Preempted:
+                    raise
+                except RaypathError as error:
+                    _end(graph, node, str(error), on_change)
+        if running:
+            handle, reason = wait(list(running))
+            _end(graph, running.pop(handle), reason, on_change)
+
+
+def _end(graph: Graph, node: Node, reason: str | None, on_change: Callable[[Node, State], None]) -> None:
+    """Write down that a node is done or, where there is a reason, failed; every node that changes by it is told of."""
+    before = dict(graph.states)
+    if reason is None:
+        graph.states[node.name] = "done"
+    else:
         graph.fail(node.name, reason)
-        for name, state in graph.states.items():
-            if state != before[name]:
-                on_change(graph.nodes[name], state)
+    for name, state in graph.states.items():
+        if state != before[name]:
+            on_change(graph.nodes[name], state)

@@ -5,6 +5,7 @@ suggest; the images as they are stand at their own place among them, so a line t
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from matplotlib.lines import Line2D
 from raypath.data.alterations import Kind
 from raypath.study.figures import ACCENT, FAINT, INK, PALE, SOFT
 from raypath.study.robustness import TITLES, Curve, by_strength
+from raypath.study.study_figures import METRIC_WORDS
 
 _COLOURS = (ACCENT, INK, SOFT, FAINT)
 _MARKERS = "osD^vPX*"
@@ -21,8 +23,12 @@ _SPREAD = 0.36  # of the distance of two places, over which encoders stand besid
 _LEAST_PLACES = 3  # a panel is not narrower than for so many
 
 
-def robustness_figure(curves: Mapping[str, Sequence[Curve]], chance: float | None = None) -> Figure:
+def robustness_figure(
+    curves: Mapping[str, Sequence[Curve]], chance: float | None = None, colours: Mapping[str, Any] | None = None
+) -> Figure:
     """Score with interval against strength: a panel for each kind, a line for each encoder (by its name), chance dotted.
+
+    `colours`: that of each encoder, where it has one in other pictures too.
 
     A kind that an encoder was not asked about is missing from its line. Raises ValueError where there is no curve at all.
     """
@@ -31,30 +37,37 @@ def robustness_figure(curves: Mapping[str, Sequence[Curve]], chance: float | Non
         raise ValueError("robustness_figure: no curves")
     labels = {kind: _labels(kind, curves) for kind in kinds}
     widths = [max(_LEAST_PLACES, len(labels[kind])) for kind in kinds]
+    styles = {name: _style(number) | _own(colours, name) for number, name in enumerate(curves)}
     figure = Figure(figsize=(1.2 + 0.62 * sum(widths), 3.6), layout="constrained")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False, width_ratios=widths)[0]
     for kind, axes in zip(kinds, panels):
-        _draw_panel(axes, kind, labels[kind], curves)
+        _draw_panel(axes, kind, labels[kind], curves, styles)
         if chance is not None:
             axes.axhline(chance, color=SOFT, linestyle=":", linewidth=1)
     metric = next(curve.metric for own in curves.values() for curve in own)
-    panels[0].set_ylabel(f"{metric.replace('_', ' ')}, 95 % interval")
-    handles = [Line2D([], [], label=name, **_style(number)) for number, name in enumerate(curves)]
+    panels[0].set_ylabel(f"{METRIC_WORDS[metric]}, 95 % interval")
+    handles = [Line2D([], [], label=name, **style) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8)
     return figure
 
 
-def _draw_panel(axes: Axes, kind: Kind, labels: Sequence[str], curves: Mapping[str, Sequence[Curve]]) -> None:
+def _own(colours: Mapping[str, Any] | None, name: str) -> dict:
+    return {"color": colours[name]} if colours else {}
+
+
+def _draw_panel(
+    axes: Axes, kind: Kind, labels: Sequence[str], curves: Mapping[str, Sequence[Curve]], styles: Mapping[str, dict]
+) -> None:
     offsets = np.linspace(-_SPREAD / 2, _SPREAD / 2, len(curves)) if len(curves) > 1 else [0.0]
     axes.axvspan(labels.index("as is") - 0.4, labels.index("as is") + 0.4, color=PALE, alpha=0.35, linewidth=0)
-    for number, own in enumerate(curves.values()):
+    for number, (name, own) in enumerate(curves.items()):
         for curve in own:
             if curve.kind != kind:
                 continue
             places = np.array([labels.index(point.label) for point in curve.points]) + offsets[number]
             scores = [point.score for point in curve.points]
-            axes.vlines(places, [s.low for s in scores], [s.high for s in scores], color=_style(number)["color"])
-            axes.plot(places, [s.estimate for s in scores], **_style(number))
+            axes.vlines(places, [s.low for s in scores], [s.high for s in scores], color=styles[name]["color"])
+            axes.plot(places, [s.estimate for s in scores], **styles[name])
     axes.set_xticks(range(len(labels)), labels, fontsize=8)
     axes.set_xlim(-0.6, max(_LEAST_PLACES, len(labels)) - 0.4)
     axes.set_title(TITLES[kind], fontsize=10)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from raypath.config import from_dict, setting
+from raypath.data.alterations import parse_alteration
 from raypath.errors import BadInput
 
 COLOUR = "colour"
-FEWEST_SEEDS_OF_A_RECIPE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,11 +139,17 @@ class StudyConfig:
             raise ValueError(f"encoders: {', '.join(twice)} more than once; every encoder needs a name of its own")
         if self.baseline and self.baseline not in names:
             raise ValueError(f"baseline={self.baseline!r}: expected one of {', '.join(names)}")
-        if self.num_seeds < 1:
-            raise ValueError(f"num_seeds={self.num_seeds}: expected 1 or more")
+        for name, least in (("num_seeds", 1), ("num_resamples", 100), ("num_permutations", 100), ("max_concurrent", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: expected {least} or more")
         for fraction in self.fractions:
             if not 0 < fraction <= 1:
                 raise ValueError(f"fractions: {fraction}: expected more than 0 and at most 1")
+        for what in ("protocols", "fractions"):
+            if not getattr(self, what) or len(set(getattr(self, what))) < len(getattr(self, what)):
+                raise ValueError(f"{what}={list(getattr(self, what))}: expected one at least, and none twice")
+        for text in self.alterations:
+            _check_alteration(text)
 
     @property
     def reference(self) -> str:
@@ -153,6 +159,14 @@ class StudyConfig:
     def entry(self, name: str) -> EncoderEntry:
         """The encoder of that name."""
         return next(entry for entry in self.encoders if entry.name == name)
+
+
+def _check_alteration(text: str) -> None:
+    try:
+        if parse_alteration(text) is None:
+            raise BadInput("alterations: an empty text; images as they are are always scored")
+    except BadInput as error:
+        raise ValueError(str(error)) from None  # told together with what else is wrong
 
 
 def read_study(path: Path) -> StudyConfig:

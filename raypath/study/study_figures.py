@@ -13,18 +13,32 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from raypath.benchmarks import Predictions, score
+from raypath.benchmarks.benchmark import Primary
+from raypath.benchmarks.metrics.pixels import score_pixels
+from raypath.study.cells import Said
 from raypath.study.figures import ACCENT, FAINT, INK, SOFT
 from raypath.study.results import Place, StudyResults
 from raypath.study.statistics import Interval
 
-_COLOURS = [colormaps["tab10"](k) for k in range(10)]
+_COLOURS = [colormaps["tab10"](k) for k in range(10) if k != 6]  # without pink, which is like the reference's
 _COLUMNS = 3
 
 
+METRIC_WORDS: dict[Primary, str] = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "AUROC",
+    "quadratic_kappa": "quadratic kappa",
+    "miou_macro": "mIoU (macro)",
+    "dice_macro": "Dice (macro)",
+}
+
+
 def colour_of(results: StudyResults, encoder: str):
-    """The same colour for an encoder in every picture."""
-    names = [entry.name for entry in results.config.encoders]
-    return ACCENT if encoder == results.config.reference else _COLOURS[names.index(encoder) % 10]
+    """The same colour for an encoder in every picture; after nine they come round."""
+    names = [entry.name for entry in results.config.encoders if entry.name != results.config.reference]
+    return ACCENT if encoder == results.config.reference else _COLOURS[names.index(encoder) % len(_COLOURS)]
 
 
 def matrix_figure(results: StudyResults, rows: dict[str, list[tuple[Place, Interval]]]) -> Figure:
@@ -40,7 +54,7 @@ def matrix_figure(results: StudyResults, rows: dict[str, list[tuple[Place, Inter
                 axes.plot(null, height, "o", markerfacecolor="white", markeredgecolor=SOFT, markersize=5)
         axes.set_yticks(range(len(own)), [fill(place.encoder, 20) for place, _ in own], fontsize=8)
         axes.set_ylim(len(own) - 0.5, -0.5)
-        axes.set_title(f"{benchmark}, {own[0][0].metric.replace('_', ' ')}", fontsize=9, color=INK)
+        axes.set_title(f"{benchmark}, {METRIC_WORDS[own[0][0].metric]}", fontsize=9, color=INK)
         _plain(axes)
     return figure
 
@@ -51,11 +65,8 @@ def null_of(place: Place) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def point_score(said: Any, metric: str) -> float:
+def point_score(said: Said, metric: str) -> float:
     """One score of one prediction."""
-    from raypath.benchmarks import Predictions, score
-    from raypath.benchmarks.metrics.pixels import score_pixels
-
     return float((score(said) if isinstance(said, Predictions) else score_pixels(said))[metric])
 
 
@@ -79,13 +90,20 @@ def curve_figure(
                 x, [i.estimate for _, i in points], "o-", color=colour, markersize=4, linewidth=1.6, label=encoder
             )
         if is_log:
-            axes.set_xscale("log")
+            _asked_only(axes, [x for points in lines.values() for x, _ in points])
         axes.set_title(benchmark, fontsize=9, color=INK)
         axes.set_xlabel(label, fontsize=8)
         _plain(axes)
     handles = {text: handle for axes in panels for handle, text in zip(*axes.get_legend_handles_labels())}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
+
+
+def _asked_only(axes, values: list[float]) -> None:
+    """A logarithmic axis whose only marks are the values that there are."""
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(set(values)), [f"{x:g}" for x in sorted(set(values))])
+    axes.minorticks_off()
 
 
 def map_figure(known: dict[str, Any]) -> Figure:

@@ -9,17 +9,21 @@ images, and a number of the report can be traced to a file of predictions.
 What it costs: intervals and permutation tests for every place, a minute for some hundred of them.
 """
 
-from collections.abc import Iterable
+from dataclasses import replace
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
-from raypath.study.comparisons import Comparison, comparisons, summary
+from raypath.study.comparisons import comparisons, summary
 from raypath.study.report import embedded
 from raypath.study.results import StudyResults, load_results
-from raypath.study.study_sections import all_sections
+from raypath.study.study_sections import Found, all_sections
 from raypath.study.study_tables import matrix_table
+from raypath.study.tables import Table
 
 
 def write_report(folder: Path) -> Path:
@@ -29,8 +33,11 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     results = load_results(folder)
-    found = {protocol: comparisons(results, protocol) for protocol in results.protocols}
-    table = matrix_table(results, found)
+    shares = sorted(results.config.fractions, reverse=True)
+    found = {
+        (protocol, share): comparisons(results, protocol, share) for protocol in results.protocols for share in shares
+    }
+    table = matrix_table(results, chain.from_iterable(found.values()))
     (folder / "table.csv").write_text(table.csv(), encoding="utf-8")
     (folder / "table.tex").write_text(table.latex(), encoding="utf-8")
     parts = all_sections(results, found, table)
@@ -40,17 +47,29 @@ def write_report(folder: Path) -> Path:
         title=results.config.name,
         question=results.config.question,
         verdicts=verdict_lines(results, found),
-        sections=[(part, [(t, c, embedded(picture)) for t, c, picture in part.pictures]) for part in parts],
+        sections=[(part, list(map(shown, part.tables)), list(map(drawn, part.pictures))) for part in parts],
     )
     place = folder / "report.html"
     place.write_text(html, encoding="utf-8")
     return place
 
 
-def verdict_lines(results: StudyResults, found: dict[str, Iterable[Comparison]]) -> list[str]:
-    """The answer, a sentence for each encoder and protocol."""
+def shown(table: Table) -> Markup:
+    """A table on the page, which has said its caption already."""
+    return replace(table, caption="").html()
+
+
+def drawn(picture: tuple[str, str, Any]) -> tuple[str, str, Markup]:
+    """A picture with its title and caption, inside the page."""
+    title, caption, source = picture
+    return title, caption, embedded(source)
+
+
+def verdict_lines(results: StudyResults, found: Found) -> list[str]:
+    """The answer, a sentence for each protocol and encoder, on the largest share of labels."""
     lines = []
-    for protocol, own in found.items():
-        prefix = f"{protocol}: " if len(found) > 1 else ""
-        lines += [f"{prefix}{line}" for line in summary(results, own)]
+    for (protocol, fraction), own in found.items():
+        if fraction == results.full:
+            prefix = f"{protocol}: " if len(results.protocols) > 1 else ""
+            lines += [f"{prefix}{line}" for line in summary(results, own)]
     return lines or ["Nothing was scored that can be compared."]

@@ -1,70 +1,93 @@
-"""The tables of a study: the matrix, the verdicts, what was altered, what it cost.
+"""The tables of a study: the matrix, the verdicts, what was altered.
 
 One decision: a table holds values (`tables`), and a remark stands at the cell that it is about: image-level, few patients,
-transductive, waived, one pretraining seed.
+transductive, waived, pretraining seeds that are missing. The CSV has every column; a page says once what is the same in all rows.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import product
+from math import isnan
 
-from raypath.study.cells import Cost
 from raypath.study.comparisons import Comparison
 from raypath.study.results import Place, StudyResults
 from raypath.study.statistics import Interval
-from raypath.study.study_figures import null_of, point_score
-from raypath.study.tables import Noted, Range, Table
+from raypath.study.study_figures import METRIC_WORDS, null_of, point_score
+from raypath.study.tables import Cell, Noted, Range, Spread, Table
 from raypath.study.verdict import FEW_PATIENTS, FEWEST_PATIENTS
 
 
-def matrix_table(results: StudyResults, found: dict[str, list[Comparison]]) -> Table:
+def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
     """Every place: score with interval, patients, seeds, its null, and what is said of it against the reference."""
-    of_place = {id(one.place): one for own in found.values() for one in own}
-    rows = []
-    for place in results.places:
-        interval, comparison = results.interval(place), of_place.get(id(place))
-        rows.append(
-            (
-                place.benchmark,
-                place.encoder,
-                place.protocol,
-                f"{place.fraction:.0%}",
-                place.metric.replace("_", " "),
-                _noted(Range(interval.estimate, interval.low, interval.high), notes_of(results, place, interval)),
-                interval.num_patients,
-                interval.num_checkpoints,
-                interval.num_seeds,
-                _three(null_of(place)),
-                _range_of(comparison),
-                _word_of(results, place, comparison),
-            )
-        )
-    rows += [
-        (benchmark, encoder, protocol, f"{fraction:.0%}", None, "failed", *[None] * 6)
-        for encoder, benchmark, protocol, fraction in absent(results)
-    ]
+    of_place = {id(one.place): one for one in found}
+    is_scored = {(p.benchmark, p.encoder, p.protocol, f"{p.fraction:.0%}"): p for p in results.places}
+    rows = [_scored_row(results, place, of_place.get(id(place))) for place in results.places]
+    rows += [_absent_row(results, *name) for name in absent(results)]
+    order = {name: number for number, name in enumerate(results.benchmarks)}
+    rows.sort(
+        key=lambda row: (order.get(row[0], len(order)), row[0] if row[0] not in order else "", row[:4] not in is_scored)
+    )
     reference = results.config.reference
     return Table(
         columns=(
-            "benchmark",
-            "encoder",
-            "protocol",
-            "labels",
-            "metric",
-            "test [95 %]",
-            "n",
-            "pretraining seeds",
-            "fits",
-            "null",
-            f"minus {reference}",
-            f"against {reference}",
+            *("benchmark", "encoder", "protocol", "labels", "metric", "test [95 %]", "n", "pretraining seeds", "fits"),
+            *("null", f"minus {reference}", f"against {reference}"),
         ),
         rows=tuple(rows),
         caption=results.config.question,
         missing="not scored, or not compared",
         footnotes=(
-            "n: patients, or images where no patient is known. null: the score when fitted on shuffled labels. Intervals: 95 %, "
-            f"{results.config.method} over patients (AUROC: closed form), differences paired.",
+            "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the"
+            f" score when fitted on shuffled labels. Intervals: 95 %, {results.config.method} over patients (AUROC: closed"
+            " form), differences paired; 0.01 is one point.",
         ),
     )
+
+
+def _scored_row(results: StudyResults, place: Place, comparison: Comparison | None) -> tuple[Cell, ...]:
+    interval = results.interval(place)
+    score = Range(interval.estimate, interval.low, interval.high)
+    notes = notes_of(results, place, interval)
+    is_reference = place.encoder == results.config.reference
+    return (
+        place.benchmark,
+        place.encoder,
+        place.protocol,
+        f"{place.fraction:.0%}",
+        METRIC_WORDS[place.metric],
+        Noted(score, notes) if notes else score,
+        interval.num_patients,
+        interval.num_checkpoints,
+        interval.num_seeds,
+        three(null_of(place)),
+        _range_of(comparison),
+        comparison.word if comparison else "reference" if is_reference else None,
+    )
+
+
+def _absent_row(
+    results: StudyResults, encoder: str, benchmark: str, protocol: str, fraction: float
+) -> tuple[Cell, ...]:
+    state = "failed" if results.failures else "not scored"
+    return (benchmark, encoder, protocol, f"{fraction:.0%}", None, state, *[None] * 6)
+
+
+def without_constants(table: Table, columns: Sequence[str]) -> tuple[Table, str]:
+    """(the table without those of these columns that say the same in every row, a sentence that says it once)."""
+    said = []
+    for name in columns:
+        values = {row[table.columns.index(name)] for row in table.rows}
+        if len(values) == 1:
+            table = without_column(table, name)
+            said.append(f"{name} {values.pop()}")
+    return table, f"In every row: {', '.join(said)}." if said else ""
+
+
+def without_column(table: Table, name: str) -> Table:
+    """The table without a column."""
+    gone = table.columns.index(name)
+    rows = tuple(row[:gone] + row[gone + 1 :] for row in table.rows)
+    return replace(table, columns=table.columns[:gone] + table.columns[gone + 1 :], rows=rows)
 
 
 def absent(results: StudyResults) -> list[tuple[str, str, str, float]]:
@@ -83,6 +106,9 @@ def absent(results: StudyResults) -> list[tuple[str, str, str, float]]:
 def notes_of(results: StudyResults, place: Place, interval: Interval) -> tuple[str, ...]:
     """What must be known beside a score."""
     notes = []
+    expected = results.config.entry(place.encoder).num_seeds
+    if len(place.scored) < expected:
+        notes.append(f"{len(place.scored)} of {expected} pretraining seeds")
     if interval.level == "image":
         notes.append(
             "image-level: no patients are known, and the interval is too narrow where images of one patient are many"
@@ -98,12 +124,9 @@ def notes_of(results: StudyResults, place: Place, interval: Interval) -> tuple[s
     return tuple(notes)
 
 
-def _noted(cell: Range, notes: tuple[str, ...]):
-    return Noted(cell, notes) if notes else cell
-
-
-def _three(value: float | None) -> str | None:
-    return None if value is None else f"{value:.3f}"
+def three(value: float | None) -> Spread | None:
+    """A number with three decimals; None for what is not known."""
+    return None if value is None or isnan(value) else Spread(value, digits=3)
 
 
 def _range_of(comparison: Comparison | None) -> Range | None:
@@ -111,22 +134,21 @@ def _range_of(comparison: Comparison | None) -> Range | None:
     return Range(own.estimate, own.low, own.high) if own else None
 
 
-def _word_of(results: StudyResults, place: Place, comparison: Comparison | None) -> str | None:
-    if comparison is None:
-        return "reference" if place.encoder == results.config.reference else None
-    own = comparison.verdict
-    return "better" if own.is_better else "worse" if own.is_worse else "not separable"
-
-
 def verdict_table(found: list[Comparison]) -> Table:
     """Every comparison in words, with its p-values."""
     return Table(
         columns=("benchmark", "verdict", "p", "p (Holm)"),
-        rows=tuple(
-            (one.place.benchmark, one.verdict.words, f"{one.p_value:.3g}", f"{one.adjusted_p:.3g}") for one in found
+        rows=tuple((one.place.benchmark, one.verdict.words, _p(one.p_value), _p(one.adjusted_p)) for one in found),
+        missing="a score is not defined",
+        footnotes=(
+            "In points (hundredths of the score). p: paired permutation test over patients of these checkpoints; Holm: corrected"
+            " for all comparisons of this table.",
         ),
-        footnotes=("p: paired permutation test over patients; Holm: corrected for all comparisons of this table.",),
     )
+
+
+def _p(value: float) -> Spread | None:
+    return None if isnan(value) else Spread(value, digits=4)
 
 
 def altered_table(results: StudyResults) -> Table | None:
@@ -142,8 +164,8 @@ def altered_table(results: StudyResults) -> Table | None:
             _mean([point_score(one.altered[name], place.metric) for one in place.scored if name in one.altered])
             for name in names
         ]
-        row = (place.benchmark, place.encoder, place.protocol, f"{place.fraction:.0%}", _three(as_is))
-        rows.append((*row, *(_three(value) for value in altered)))
+        row = (place.benchmark, place.encoder, place.protocol, f"{place.fraction:.0%}", three(as_is))
+        rows.append((*row, *(three(value) for value in altered)))
     return Table(
         columns=("benchmark", "encoder", "protocol", "labels", "as they are", *names),
         rows=tuple(rows),
@@ -154,46 +176,3 @@ def altered_table(results: StudyResults) -> Table | None:
 
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def cost_table(results: StudyResults) -> Table:
-    """What each place took: pretraining and, beside it, tuning with fits."""
-    rows = []
-    for place in results.places:
-        training = sum((Cost(**one.record["pretraining_cost"]) for one in place.scored), Cost())
-        fitting = sum((Cost(**one.record["cost"]) for one in place.scored), Cost())
-        rows.append(
-            (
-                place.encoder,
-                place.benchmark,
-                place.protocol,
-                f"{place.fraction:.0%}",
-                f"{training.tiles_seen:,}",
-                f"{training.cpu_hours:.3f}",
-                f"{training.gpu_hours:.3f}",
-                f"{fitting.tiles_seen:,}",
-                f"{fitting.cpu_hours:.3f}",
-                f"{fitting.gpu_hours:.3f}",
-                fitting.num_trials,
-            )
-        )
-    return Table(
-        columns=(
-            "encoder",
-            "benchmark",
-            "protocol",
-            "labels",
-            "pretraining: tiles seen",
-            "CPU h",
-            "GPU h",
-            "tuning and fits: images seen",
-            "CPU h ",
-            "GPU h ",
-            "trials",
-        ),
-        rows=tuple(rows),
-        footnotes=(
-            "All seeds together; hours are those of the processors that were held. A pretraining that several benchmarks share is"
-            " counted with each.",
-        ),
-    )

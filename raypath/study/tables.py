@@ -9,11 +9,12 @@ memory.
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+NUMBER = ' class="number"'
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -114,19 +115,23 @@ class Table:
         return "\n".join([*lines, r"\end{threeparttable}"]) + "\n"
 
     def html(self) -> Markup:
-        """A `<table>` with its notes in a `<tfoot>`; every text is escaped, numbers have the class `number`."""
+        """A `<table>` with its notes in a `<tfoot>`; every text is escaped, columns of numbers have the class `number`."""
         marks = self._marks()
         lines = ["<table>"]
         if self.caption:
             lines.append(f"<caption>{escape(self.caption)}</caption>")
-        heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in self.columns)
+        kinds = [NUMBER if _has_numbers(row[place] for row in self.rows) else "" for place in range(len(self.columns))]
+        heads = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(self.columns, kinds))
         lines += [f"<thead><tr>{heads}</tr></thead>", "<tbody>"]
-        lines += [f"<tr>{''.join(_html_cell(cell, marks) for cell in row)}</tr>" for row in self.rows]
+        for row in self.rows:
+            cells = (_html_cell(cell, name, kind, marks) for cell, name, kind in zip(row, self.columns, kinds))
+            lines.append(f"<tr>{''.join(cells)}</tr>")
         lines.append("</tbody>")
         below = [f"<sup>{mark}</sup> {escape(note)}" for note, mark in marks.items()]
-        below += [str(escape(note)) for note in self._unmarked()]
+        below += [str(escape(note.replace("--:", "–:"))) for note in self._unmarked()]
         if below:
-            lines.append(f'<tfoot><tr><td colspan="{len(self.columns)}">{"<br/>".join(below)}</td></tr></tfoot>')
+            foot = f'<div class="foot">{"<br/>".join(below)}</div>'
+            lines.append(f'<tfoot><tr><td colspan="{len(self.columns)}">{foot}</td></tr></tfoot>')
         return Markup("\n".join([*lines, "</table>"]) + "\n")  # noqa: S704 - every text was escaped above
 
     def _marks(self) -> dict[str, str]:
@@ -203,12 +208,16 @@ def _latex_cell(cell: Cell, marks: Mapping[str, str]) -> str:
     return body + (rf"\tnote{{{letters}}}" if letters else "")
 
 
-def _html_cell(cell: Cell, marks: Mapping[str, str]) -> str:
+def _has_numbers(column: Iterable[Cell]) -> bool:
+    return any(isinstance(_bare(cell), int | Spread | Range) for cell in column)
+
+
+def _html_cell(cell: Cell, column: str, kind: str, marks: Mapping[str, str]) -> str:
+    """A `<td>` that knows the name of its column, for a narrow page that has no room for a row of heads."""
     bare = _bare(cell)
     body = _text(bare) if isinstance(bare, str) else _text(bare).replace("+-", "±").replace("--", "–")
     if isinstance(bare, Spread | Range):
         body = body.replace("-", "\u2212")  # the sign of a negative number, which no line break may leave alone
-    letters = ",".join(marks[note] for note in _notes_of(cell))
+    letters = ",".join(sorted((marks[note] for note in _notes_of(cell)), key=lambda mark: (len(mark), mark)))
     mark = f"<sup>{letters}</sup>" if letters else ""
-    kind = "" if isinstance(bare, str) else ' class="number"'
-    return f"<td{kind}>{escape(body)}{mark}</td>"
+    return f'<td{kind} data-name="{escape(column)}">{escape(body)}{mark}</td>'

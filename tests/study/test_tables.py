@@ -62,8 +62,10 @@ def test_html_is_well_formed_and_escaped():
     ]
     foot = root.find("tfoot/tr/td")
     assert foot.get("colspan") == "4"
-    assert "".join(foot.itertext()) == "a one runb by slide--: not measuredthe whole: a ~ b"
+    assert "".join(foot.itertext()) == "a one runb by slide–: not measuredthe whole: a ~ b"
     assert [cell.get("class") for cell in root.find("tbody")[0]] == [None, "number", "number", "number"]
+    assert [cell.get("class") for cell in root.find("thead/tr")] == [None, "number", "number", "number"]
+    assert [cell.get("data-name") for cell in root.find("tbody")[0]] == ["task", "n", "score", "gain_%"]
 
 
 def test_a_table_without_notes_has_no_foot():
