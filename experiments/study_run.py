@@ -226,6 +226,7 @@ class Study:
             step=None if step is None else read_step(place),
             left_out=point.left_out,
             cost=cost_of(run, place),
+            deviations=", ".join(run.read("run.json").get("deviations", [])),
         )
 
     def materialised(self, point: Point) -> str:

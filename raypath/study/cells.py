@@ -63,6 +63,8 @@ class Checkpoint:
     """Benchmarks that were left out of its pool."""
     cost: Cost = field(default_factory=Cost)
     """Of the pretraining up to here."""
+    deviations: str = ""
+    """In what its pretraining is not as in the paper that its recipe stands for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +198,7 @@ def facts_of(cell: Cell) -> dict[str, Any]:
         "weights": cell.checkpoint.weights,
         "step": cell.checkpoint.step,
         "left_out": list(cell.checkpoint.left_out),
+        "deviations": cell.checkpoint.deviations,
         "pretraining_cost": asdict(cell.checkpoint.cost),
         "benchmark": cell.benchmark,
         "protocol": cell.protocol,

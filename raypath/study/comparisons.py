@@ -18,6 +18,8 @@ from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import Place, StudyResults
 from raypath.study.settings import COLOUR
 from raypath.study.statistics import Difference, Population, paired_difference
+from raypath.study.study_figures import point_score
+from raypath.study.two_sigma import two_sigma
 from raypath.study.verdict import FEWEST_PATIENTS, Verdict, points, verdict
 
 PERMUTATIONS_EACH = 100
@@ -33,6 +35,8 @@ class Comparison:
     to_colour: Difference | None
     p_value: float
     adjusted_p: float
+    is_beyond_two_sigma: bool | None
+    """By the second paper's rule, a named alternative; None: one score each."""
     verdict: Verdict
 
     @property
@@ -69,7 +73,7 @@ def _compared(results: StudyResults, place: Place, reference: Place, p: float, a
     own, colour = difference(results, place, reference), to_colour(results, place)
     name = colour_name(results) or COLOUR
     found = verdict(place.encoder, reference.encoder, own, colour, adjusted_p=adjusted, colour=name)
-    return Comparison(place, own, colour, p, adjusted, found)
+    return Comparison(place, own, colour, p, adjusted, papers_rule(place, reference), found)
 
 
 def difference(results: StudyResults, a: Place, b: Place) -> Difference:
@@ -83,6 +87,15 @@ def difference(results: StudyResults, a: Place, b: Place) -> Difference:
         "seed": results.config.seed,
     }
     return paired_difference(a.said, b.said, a.metric, population=population, **settings)
+
+
+def papers_rule(a: Place, b: Place) -> bool | None:
+    """Whether the second paper's 2-sigma rule calls two places different; None where neither has repeats, so no sigma."""
+    values = [[point_score(said, place.metric) for own in place.said for said in own] for place in (a, b)]
+    if max(map(len, values)) < 2:
+        return None
+    means, sigmas = zip(*((np.mean(own), np.std(own, ddof=1) if len(own) > 1 else 0.0) for own in values))
+    return bool(two_sigma(means[0], sigmas[0], means[1], sigmas[1]).is_significant[0])
 
 
 def to_colour(results: StudyResults, place: Place) -> Difference | None:

@@ -31,7 +31,7 @@ def leakage(results: StudyResults) -> Section:
     """Within each benchmark, between pretraining and benchmark, and which tests were opened how often."""
     return Section(
         title="Leakage, contamination and the seal of the tests",
-        words=_openings(results.openings),
+        words=(*_openings(results.openings), *_copies(results)),
         tables=(_within(results), _between(results)),
     )
 
@@ -50,6 +50,15 @@ def _openings(openings: list[dict[str, Any]]) -> tuple[str, ...]:
         for line in again
     ]
     return (f"{number}; {len(again)} of them again:", *lines)
+
+
+def _copies(results: StudyResults) -> list[str]:
+    """Near-duplicates by features and pixels, for each benchmark whose features were looked at."""
+    lines = []
+    for one in results.read("copies.json", []):
+        lines.append(f"{one['benchmark']}, near-duplicates by the features of {one['encoder']}: {one['words']}.")
+        lines += one["listed"]
+    return lines
 
 
 def _within(results: StudyResults) -> Table:

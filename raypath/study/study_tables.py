@@ -137,14 +137,22 @@ def _range_of(comparison: Comparison | None) -> Range | None:
 def verdict_table(found: list[Comparison]) -> Table:
     """Every comparison in words, with its p-values."""
     return Table(
-        columns=("benchmark", "verdict", "p", "p (Holm)"),
-        rows=tuple((one.place.benchmark, one.verdict.words, _p(one.p_value), _p(one.adjusted_p)) for one in found),
-        missing="a score is not defined",
+        columns=("benchmark", "verdict", "p", "p (Holm)", "2 sigma"),
+        rows=tuple(
+            (one.place.benchmark, one.verdict.words, _p(one.p_value), _p(one.adjusted_p), _beyond(one)) for one in found
+        ),
+        missing="not defined: a score of one class, or one score without a sigma",
         footnotes=(
             "In points (hundredths of the score). p: paired permutation test over patients of these checkpoints; Holm: corrected"
-            " for all comparisons of this table.",
+            " for all comparisons of this table. 2 sigma: the rule of arXiv 2005.02561, that means over seeds differ by more than twice"
+            " the larger standard deviation; it knows nothing of patients and decides nothing here.",
         ),
     )
+
+
+def _beyond(comparison: Comparison) -> str | None:
+    beyond = comparison.is_beyond_two_sigma
+    return None if beyond is None else "beyond" if beyond else "within"
 
 
 def _p(value: float) -> Spread | None:
