@@ -134,7 +134,7 @@ def test_the_csv_holds_the_intervals_of_the_results(folder, results):
 
 
 def test_every_verdict_stands_there_with_its_population(results, page):
-    verdicts = {row[1] for row in page.rows if len(row) == 4}
+    verdicts = {row[1] for row in page.rows if len(row) == 5}
     for fraction in CONFIG.fractions:
         for one in comparisons(results, "probe", fraction):
             assert one.verdict.words in verdicts
