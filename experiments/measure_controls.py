@@ -4,8 +4,8 @@
 
     python experiments/measure_controls.py runs/studies/real better=ImageNet,random,crc_polyp5
 
-Negative controls: every two pretrainings of one encoder that differ in their seed alone, on every benchmark; the score of every fit on
-shuffled labels. Positive control: an encoder that must be better than another one, by the verdict of `raypath.study`.
+Negative controls: every two pretrainings of one encoder that differ in their seed alone, on every benchmark; the score of every
+fit on shuffled labels. Positive control: an encoder that must be better than another one, by the verdict of `raypath.study`.
 """
 
 from itertools import combinations
@@ -64,9 +64,8 @@ def nulls(results: StudyResults) -> None:
                 continue
             own, num = score_interval(one.null, place.metric, num_resamples=results.config.num_resamples), num + 1
             if not own.low <= chance <= own.high:
-                missed.append(
-                    f"  {place.encoder} on {place.benchmark}: {own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}], chance {chance:.3f}"
-                )
+                score = f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}], chance {chance:.3f}"
+                missed.append(f"  {place.encoder} on {place.benchmark}: {score}")
     say(f"shuffled labels: chance is covered in {num - len(missed)} of {num}")
     for line in missed:
         say(line)

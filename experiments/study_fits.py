@@ -21,7 +21,7 @@ from raypath.benchmarks import Benchmark
 from raypath.config import override, to_dict
 from raypath.protocols import fit
 from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
-from raypath.protocols.transfer import TransferConfig, feeding
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, CellFolder, Cost, save_said, write_json
 from raypath.study.null import shuffled
@@ -37,6 +37,15 @@ class Tracked:
     tracking: str
     run_id: str
     tags: dict[str, Any]
+
+
+def is_embedded_once(config: TransferConfig) -> bool:
+    """Whether all samples go through the encoder before any fold: it is frozen, and no fold has statistics of its own.
+
+    The test of a given split is embedded when it is opened.
+    """
+    is_frozen = not isinstance(config.protocol, (*TRAINED, *OF_PIXELS))
+    return is_frozen and config.evaluation == "nested" and batch_norm_rule(config) == "keep"
 
 
 def place_of_cell(cell: Cell) -> CellFolder:
@@ -108,11 +117,11 @@ def say_all(cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table,
             target.parent.mkdir(exist_ok=True)
             save_said(predictions, target)
     hours = (time.monotonic() - started) / 3600
-    settings = config.sweep
-    num_images = (len(fold.table) + len(cell.alterations) * len(rows)) if not is_trained else len(fold.rows("train"))
-    epochs = getattr(config.protocol, "epochs", 1) if is_trained else 1
+    settings, epochs = config.sweep, getattr(config.protocol, "epochs", 1)
+    num_trained = len(fold.rows("train")) * epochs * len(fits) if is_trained else 0
+    num_embedded = 0 if is_trained or is_embedded_once(config) else len(fold.table) + len(cell.alterations) * len(rows)
     cost = tuning + Cost(
-        tiles_seen=num_images * epochs * (len(fits) if is_trained else 1),
+        tiles_seen=num_trained + num_embedded,
         cpu_hours=hours * (settings.cpus_per_trial if is_trained else 1),
         gpu_hours=hours * settings.gpus_per_trial if is_trained else 0.0,
     )

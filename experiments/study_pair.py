@@ -18,18 +18,18 @@ from typing import Any
 
 import launch
 import numpy as np
+import ray
 from launch import say
 from scoring import LEDGER, features_root, refuse_monitored, scores_of
 from study_benchmarks import Loaded
-from study_fits import Tracked, choose, place_of_cell, say_all
+from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
 
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
 from raypath.config import config_hash, to_dict
 from raypath.protocols.encoders import encoder_id, open_encoder
 from raypath.protocols.fitting import embedder_of
-from raypath.protocols.trained import TRAINED
-from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding
+from raypath.protocols.transfer import TransferConfig, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
 from raypath.study.contamination import check_contamination, contamination_of
@@ -64,13 +64,14 @@ class Pair:
 def score_pair(pair: Pair, one: Loaded) -> list[str]:
     """Everything that is asked of the pair and is not done; returns the reasons of the cells that failed."""
     todo = [cell for cell in pair.cells if not place_of_cell(cell).is_done]
-    benchmark = one.benchmark
+    if not todo:
+        return []
+    benchmark, failed, embedding = one.benchmark, {}, {}
     contamination = seen_or_fail(pair, benchmark)
-    failed: dict[str, str] = {}
-    folds = one.folds(todo[0].config) if todo else []
+    folds = one.folds(todo[0].config)
     started = time.monotonic()
     with failing_apart(todo, failed):
-        embed_once(todo, benchmark)
+        embedding = embed_once(todo, benchmark)
     for number, fold in enumerate(folds):
         with failing_apart(todo, failed) as alive:
             score_fold(pair, alive, fold, number, len(folds), failed)
@@ -79,7 +80,7 @@ def score_pair(pair: Pair, one: Loaded) -> list[str]:
             record = facts_of(cell) | {"state": "failed", "reason": failed[cell.key]}
             place_of_cell(cell).finish(record)
         else:
-            finish(cell, benchmark, len(folds), contamination)
+            finish(cell, benchmark, len(folds), contamination, embedding.get(cell.key, Cost()))
     say(f"{pair.name}: {len(todo) - len(failed)} cells in {time.monotonic() - started:.0f} s, {len(failed)} failed")
     return [f"{cell.words}: {failed[cell.key]}" for cell in todo if cell.key in failed]
 
@@ -95,19 +96,26 @@ def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
     return {"status": found.status, "line": found.line}
 
 
-def embed_once(cells: list[Cell], benchmark: Benchmark) -> None:
-    """All samples through a frozen encoder, once as they are and once for each alteration: folds then find them in the cache.
+def embed_once(cells: list[Cell], benchmark: Benchmark) -> dict[str, Cost]:
+    """All samples through a frozen encoder, once as they are and once for each alteration; what it took, shared by the cells.
 
-    Pixels alone: no label is looked at, and what is tested stays sealed. Nothing to do where each fold has statistics of its own
-    (batch norm), or the test is that of the given split, whose samples are read when it is opened.
+    Folds then find them in the cache. Pixels alone: no label is looked at, and what is tested stays sealed.
     """
-    frozen = [cell for cell in cells if not isinstance(cell.config.protocol, (*TRAINED, *OF_PIXELS))]
-    if not frozen or frozen[0].config.evaluation != "nested" or batch_norm_rule(frozen[0].config) != "keep":
-        return
-    config, progress = frozen[0].config, launch.counter("samples embedded")
-    for alteration in dict.fromkeys(("", *(one for cell in frozen for one in cell.alterations))):
+    frozen = [cell for cell in cells if is_embedded_once(cell.config)]
+    if not frozen:
+        return {}
+    config, progress, started = frozen[0].config, launch.counter("samples embedded"), time.monotonic()
+    alterations = dict.fromkeys(("", *(one for cell in frozen for one in cell.alterations)))
+    for alteration in alterations:
         fed = feeding(config, benchmark).altered(alteration)
         embedder_of(config, benchmark, fed, features_root(), progress).features(benchmark, benchmark.table)
+    hours, resources = (time.monotonic() - started) / 3600 / len(frozen), ray.cluster_resources()
+    cost = Cost(
+        tiles_seen=len(benchmark.table) * len(alterations) // len(frozen),
+        cpu_hours=hours * resources.get("CPU", 1),
+        gpu_hours=hours * resources.get("GPU", 0),
+    )
+    return {cell.key: cost for cell in frozen}
 
 
 @contextmanager
@@ -149,7 +157,7 @@ def score_fold(
             note(pair, "finished", cell, number)
 
 
-def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict[str, Any]) -> None:
+def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict[str, Any], embedding: Cost) -> None:
     """Pool the folds of a cell and write its record."""
     folder = place_of_cell(cell)
     places = [folder.fold(number) for number in range(num_folds)]
@@ -161,7 +169,7 @@ def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict
         save_said(pool(parts, benchmark)[0] if num_folds > 1 else parts[0], target)
     encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
     done = [json.loads((place / "done.json").read_text()) for place in places]
-    cost = sum((Cost(**one["cost"]) for one in done), Cost())
+    cost = sum((Cost(**one["cost"]) for one in done), embedding)
     vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
     record = facts_of(cell) | {
         "state": "done",

@@ -10,6 +10,7 @@ from itertools import product
 
 from entrants import BASELINES, absolute_source
 from launch import say
+from pretrain import with_data
 from recipes import PRETRAINING
 from stages import stages_from_recipe
 from study_benchmarks import Loaded
@@ -111,6 +112,7 @@ def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> li
     if entry.leave_out:
         settings.append(f"pool={pool_without(config, point.left_out, benchmarks)}")
     stages = stages_from_recipe(PRETRAINING, entry.recipe, settings)
+    stages = [with_data(stage) if stage.index or stage.pool else stage for stage in stages]  # tasks run elsewhere
     if point.held_back:
         benchmark = next(one.benchmark for one in benchmarks if one.name == point.held_back)
         root = runs_root() / "indexes"
@@ -166,6 +168,8 @@ def cells_of(
         is_fixed = isinstance(own, _WITHOUT_CHANCE) and not has_budget(transfer)
         num = 1 if is_fixed else config.num_seeds
         is_dense = one.benchmark.kind == "segmentation"
+        is_end = checkpoint.step is None  # on the way the score is all that is asked for
+        altered = alterations_of(config, entry, protocol, fraction, is_dense=is_dense) if is_end else ()
         cells.append(
             Cell(
                 checkpoint=checkpoint,
@@ -174,8 +178,8 @@ def cells_of(
                 fraction=fraction,
                 config=transfer,
                 seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
-                alterations=alterations_of(config, entry, protocol, fraction, is_dense=is_dense),
-                has_null=config.has_null and not is_dense,
+                alterations=altered,
+                has_null=config.has_null and not is_dense and is_end,
                 data_hash=one.folds_hash,
             )
         )
