@@ -73,6 +73,14 @@ def test_the_rows_of_each_class_get_all_labels_in_proportion(labels, seed):
             assert abs((null[true == own] == other).sum() - wanted) <= num_classes  # to a few cards of the deal
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_null_says_nothing_about_the_true_labels(seed):
+    true = np.repeat([0, 1, 2], [1000, 600, 400])  # freely shuffled, the counts below would stray by about 15
+    null = dealt(true, np.random.default_rng(seed))
+    found = np.array([np.bincount(null[true == own], minlength=3) for own in range(3)])
+    np.testing.assert_allclose(found, np.outer([1000, 600, 400], [0.5, 0.3, 0.2]), atol=3)
+
+
 def test_a_segmentation_has_none():
     with pytest.raises(ValueError, match="set: the labels of a segmentation cannot be shuffled"):
         shuffled(benchmark("segmentation"), seed=0)
