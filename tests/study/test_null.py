@@ -5,10 +5,12 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raypath.benchmarks import Benchmark
 from raypath.benchmarks.benchmark import IMAGE_SCHEMA
-from raypath.study.null import shuffled
+from raypath.study.null import dealt, shuffled
 
 SPLITS = ("train",) * 40 + ("val",) * 20 + ("test",) * 30
 
@@ -57,6 +59,26 @@ def test_it_has_a_hash_of_its_own_and_is_the_same_when_made_again():
     assert first.data_hash == again.data_hash
     assert len({true.data_hash, first.data_hash, other.data_hash}) == 3
     assert labels(first, "train") != labels(other, "train")
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.integers(0, 9))
+def test_the_rows_of_each_class_get_all_labels_in_proportion(labels, seed):
+    true = np.array(labels)
+    null = dealt(true, np.random.default_rng(seed))
+    assert Counter(null.tolist()) == Counter(labels)
+    num_classes = len(set(labels))
+    for own in set(labels):
+        for other in set(labels):
+            wanted = (true == own).sum() * (true == other).mean()
+            assert abs((null[true == own] == other).sum() - wanted) <= num_classes  # to a few cards of the deal
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_large_null_says_nothing_about_the_true_labels(seed):
+    true = np.repeat([0, 1, 2], [1000, 600, 400])  # freely shuffled, the counts below would stray by about 15
+    null = dealt(true, np.random.default_rng(seed))
+    found = np.array([np.bincount(null[true == own], minlength=3) for own in range(3)])
+    np.testing.assert_allclose(found, np.outer([1000, 600, 400], [0.5, 0.3, 0.2]), atol=3)
 
 
 def test_a_segmentation_has_none():

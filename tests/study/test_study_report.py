@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 
 from raypath.study.cells import write_json
 from raypath.study.comparisons import comparisons
@@ -131,6 +132,20 @@ def test_the_csv_holds_the_intervals_of_the_results(folder, results):
         own, row = results.interval(place), rows[place.encoder, place.benchmark, f"{place.fraction:.0%}"]
         got = [float(row[name]) for name in ("test [95 %]", "test [95 %] low", "test [95 %] high")]
         assert got == pytest.approx([own.estimate, own.low, own.high], abs=0.0006)
+
+
+def test_the_csv_holds_the_nulls_and_the_differences(folder, results):
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        rows = {(row["encoder"], row["benchmark"], row["labels"]): row for row in csv.DictReader(file)}
+    nulls = [one.null for one in results.place("ours", "images", "probe").scored]
+    areas = [roc_auc_score(null.label, null.probability[:, 1]) for null in nulls]
+    assert float(rows["ours", "images", "100%"]["null"]) == pytest.approx(np.mean(areas), abs=0.0006)
+    assert rows["ours", "glands", "100%"]["null"] == ""
+    for one in comparisons(results, "probe", 0.25):
+        own, row = one.to_reference, rows[one.place.encoder, one.place.benchmark, "25%"]
+        got = [float(row[name]) for name in ("minus random", "minus random low", "minus random high")]
+        assert got == pytest.approx([own.estimate, own.low, own.high], abs=0.0006)
+        assert row["against random"] == one.word
 
 
 def test_every_verdict_stands_there_with_its_population(results, page):
