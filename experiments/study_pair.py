@@ -63,7 +63,7 @@ class Pair:
 
 def score_pair(pair: Pair, one: Loaded) -> list[str]:
     """Everything that is asked of the pair and is not done; returns the reasons of the cells that failed."""
-    todo = [cell for cell in pair.cells if not place_of_cell(cell).is_done]
+    todo = [cell for cell in pair.cells if place_of_cell(cell).record is None]
     if not todo:
         return []
     benchmark, failed, embedding = one.benchmark, {}, {}

@@ -32,6 +32,12 @@ from raypath.training.settings import PretrainConfig
 _WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, PixelColourSettings)
 
 
+Combination = tuple[tuple[str, object], ...]
+"""Settings of a grid with their values."""
+Chosen = dict[tuple[str, str], Combination]
+"""What was selected for an encoder on a benchmark, by their names."""
+
+
 @dataclass(frozen=True)
 class Point:
     """Weights of a study before they are there."""
@@ -39,7 +45,7 @@ class Point:
     entry: EncoderEntry
     seed: int
     left_out: tuple[str, ...] = ()
-    combination: tuple[tuple[str, object], ...] = ()
+    combination: Combination = ()
     """Settings of the grid that this pretraining has."""
     held_back: str = ""
     """The benchmark whose val and test slides it does not see, where its index holds some."""
@@ -64,8 +70,8 @@ def left_out_sets(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, tu
     return {name: together.get(name, (name,)) for name in names}
 
 
-def points_of(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, list[Point]]:
-    """The points that are scored on each benchmark."""
+def points_of(config: StudyConfig, benchmarks: list[Loaded], chosen: Chosen) -> dict[str, list[Point]]:
+    """The points that are scored on each benchmark, with what was selected for it."""
     sets = left_out_sets(config, benchmarks)
     return {
         one.name: [
@@ -73,7 +79,8 @@ def points_of(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, list[P
                 entry,
                 config.seed + number,
                 sets[one.name] if entry.leave_out else (),
-                held_back=_held_back(config, entry, one),
+                chosen.get((entry.name, one.name), ()),
+                _held_back(config, entry, one),
             )
             for entry in config.encoders
             for number in range(entry.num_seeds)
@@ -95,7 +102,7 @@ def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> str:
     return one.name if index and is_touched(index, one.benchmark) else ""
 
 
-def grid_of(config: StudyConfig) -> list[tuple[tuple[str, object], ...]]:
+def grid_of(config: StudyConfig) -> list[Combination]:
     """The combinations among which is selected; one empty one where there is no grid."""
     keys = sorted(config.leave_out.grid)
     return [tuple(zip(keys, values)) for values in product(*(config.leave_out.grid[key] for key in keys))]

@@ -21,7 +21,7 @@ from study_afterwards import record_benchmarks, record_lineage, record_study
 from study_benchmarks import Loaded, load_benchmarks
 from study_fits import Tracked, place_of_cell
 from study_pair import Pair
-from study_plan import Point, architecture_of, cells_of, extent_of, points_of, say_plan, stages_of
+from study_plan import Chosen, Point, architecture_of, cells_of, extent_of, points_of, say_plan, stages_of
 from study_pretraining import checkpoints_of, cost_of, pretrainings_at_once
 from study_selection import select_combinations, selecting_transfer, transfer_score
 from study_table import LiveTable
@@ -38,6 +38,7 @@ from raypath.study.graph import Graph, Node, run_graph
 from raypath.study.seen import seen_by
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.checkpoint import ENCODER, read_step
+from raypath.training.settings import check_settings
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Study:
     benchmarks: list[Loaded] = field(default_factory=list)
     runs: dict[str, str] = field(default_factory=dict)
     """MLflow runs by what they are of."""
+    chosen: Chosen = field(default_factory=dict)
+    """What the grid of leave-one-task-out selects."""
     trained: dict[str, Path] = field(default_factory=dict)
     """The run of each pretrained point."""
     running: dict[Any, Node] = field(default_factory=dict)
@@ -63,7 +66,6 @@ class Study:
         """Read the benchmarks, check everything that can be checked, and say what is about to be done."""
         self.benchmarks = load_benchmarks(self.config)
         self.check()
-        self.entries = {one.name: self.config.encoders for one in self.benchmarks}
         nodes = self.nodes()
         num_pairs = sum(node.kind == "score" for node in nodes)
         num_cells = num_pairs * len(self.config.protocols) * len(self.config.fractions)
@@ -84,7 +86,7 @@ class Study:
         self.study_run = self.mlflow_run(config.name, None, {"study": config.name}, to_dict(config))
         status = "FAILED"
         try:
-            self.entries = select_combinations(self)
+            self.chosen = select_combinations(self)
             self.score()
             status = "FINISHED"
         except (KeyboardInterrupt, Preempted):
@@ -102,10 +104,11 @@ class Study:
 
     def check(self) -> None:
         """Everything about pretrainings that can be wrong, before one of them takes its hours."""
-        points = points_of(self.config, self.benchmarks)
+        points = points_of(self.config, self.benchmarks, {})
         for point in {point.name: point for own in points.values() for point in own}.values():
             if point.entry.recipe:
-                stages_of(self.config, point, self.benchmarks)
+                for stage in stages_of(self.config, point, self.benchmarks):
+                    check_settings(stage)
             else:
                 source = self.source_of(point)
                 if source.partition(":")[0] not in (RANDOM, RANDOM_BN):
@@ -148,8 +151,9 @@ class Study:
     def nodes(self) -> list[Node]:
         """The graph: pretrainings, and an encoder on a benchmark once its weights are there."""
         nodes: dict[str, Node] = {}
+        points = points_of(self.config, self.benchmarks, self.chosen)
         for one in self.benchmarks:
-            for point in points_of(replace(self.config, encoders=self.entries[one.name]), self.benchmarks)[one.name]:
+            for point in points[one.name]:
                 training = f"pretrain {point.name}"
                 if point.entry.recipe:
                     nodes.setdefault(training, Node(training, "pretrain", work=point))
@@ -184,7 +188,7 @@ class Study:
             return submit(dict, (), log, runs_root())
         pair = self.pair(point, one, checkpoint)
         self.cells += pair.cells
-        if self.retry:
+        if self.retry or self.reopen:
             self.forget_failed(pair.cells)
         return submit(score_task, (pair, [self.references[one.name]]), log, runs_root())
 

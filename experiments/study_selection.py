@@ -19,7 +19,7 @@ from launch import say
 from recipes.transfers import TRANSFERS
 from scoring import device_here, features_root, scores_of
 from study_benchmarks import Loaded, with_evaluation
-from study_plan import Point, grid_of, left_out_sets
+from study_plan import Chosen, Point, grid_of, left_out_sets
 from study_pretraining import checkpoints_of
 
 from raypath.config import canonical_json, override
@@ -33,26 +33,21 @@ from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.checkpoint import ENCODER
 
 
-def select_combinations(study) -> dict[str, tuple[EncoderEntry, ...]]:
-    """The encoders that are scored on each benchmark, those that leave tasks out with the settings selected for it."""
+def select_combinations(study) -> Chosen:
+    """The combination that each encoder with left-out tasks is reported with on each benchmark; nothing where there is no grid."""
     config, benchmarks = study.config, study.benchmarks
-    entries = {one.name: config.encoders for one in benchmarks}
-    if not config.leave_out.grid:
-        return entries
-    for entry in (entry for entry in config.encoders if entry.leave_out):
+    chosen: Chosen = {}
+    for entry in (entry for entry in config.encoders if entry.leave_out and config.leave_out.grid):
         scores, by_seed = transfer_scores(study, entry)
-        chosen = {}
         for one in benchmarks:
             name = select(scores, reported_task=one.name, network=entry.name)
-            combination = grid_of(config)[scores.combinations.index(name)]
             say(f"{entry.name} on {one.name}: {name}, best mean rank over the other tasks")
-            settings = (*entry.settings, *(f"{key}={value}" for key, value in combination))
-            entries[one.name] = tuple(replace(e, settings=settings) if e == entry else e for e in entries[one.name])
-            chosen[one.name] = dict(combination)
+            chosen[entry.name, one.name] = grid_of(config)[scores.combinations.index(name)]
         kept = {"combinations": scores.combinations, "tasks": scores.tasks, "scores": scores.values.tolist()}
-        kept |= {"by_seed": by_seed.tolist(), "chosen": chosen}
+        kept |= {"by_seed": by_seed.tolist()}
+        kept |= {"chosen": {one.name: dict(chosen[entry.name, one.name]) for one in benchmarks}}
         write_json(study.folder / "selection" / f"{entry.name}.json", kept)
-    return entries
+    return chosen
 
 
 def transfer_scores(study, entry: EncoderEntry) -> tuple[TransferScores, np.ndarray]:
