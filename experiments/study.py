@@ -87,7 +87,8 @@ def _word(key: str, word: str) -> Any:
 
 
 def _plain(place: str) -> str:
-    return place if place in PRETRAINING or ":" in place else short_name(place)
+    """What an encoder is called: a run by its id, a file by its name, everything else as it was typed."""
+    return short_name(place) if "/" in place and ":" not in place else place
 
 
 class locked:
