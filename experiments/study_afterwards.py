@@ -27,8 +27,10 @@ from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
 from raypath.tracking import Tracker, git_tags
 
+NUM_POINTS = 200
 
-def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
+
+def facts_of_benchmarks(benchmarks: list[Loaded]) -> dict[str, dict]:
     """Facts of every benchmark, and the smallest difference that it can show: said before any test is opened."""
     facts = {}
     for one in benchmarks:
@@ -57,7 +59,7 @@ def record_benchmarks(folder: Path, benchmarks: list[Loaded]) -> None:
             "smallest_detectable": power and power.difference,
             "power": power.words if power else f"{benchmark.primary}: no formula for the smallest difference",
         }
-    write_json(folder / "benchmarks.json", facts)
+    return facts
 
 
 def record_lineage(folder: Path) -> None:
@@ -78,11 +80,12 @@ def _evaluation(transfer: TransferConfig) -> str:
 
 def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tracker: Tracker, run_id: str) -> Path:
     """Copy what is finished into the study's folder, draw its pictures, write the report; returns its path."""
-    for key in json.loads((folder / "cells.json").read_text()):
-        cell = CellFolder(runs_root() / "cells" / key)
-        if cell.record:
-            cell.copy_to(folder / "cells")
-    write_json(folder / "openings.json", openings_of(folder, benchmarks))
+    keys = json.loads((folder / "cells.json").read_text())
+    cells = [cell for cell in (CellFolder(runs_root() / "cells" / key) for key in keys) if cell.record]
+    for cell in cells:
+        cell.copy_to(folder / "cells")
+    write_json(folder / "openings.json", openings_of(folder, cells))
+    write_json(folder / "losses.json", losses_of(cells))
     say("pictures, maps and confounders ...")
     draw_pictures(folder, benchmarks)
     record_confounders(folder, benchmarks)
@@ -94,11 +97,27 @@ def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tr
     return report
 
 
-def openings_of(folder: Path, benchmarks: list[Loaded]) -> list[dict]:
-    """The lines of the ledger for this study, and how often a test was opened before for the same encoder and data."""
+def openings_of(folder: Path, cells: list[CellFolder]) -> list[dict]:
+    """The lines of the ledger for all tests that these cells were scored on, by whichever study, and all of this one."""
     ledger = runs_root() / LEDGER
     lines = [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.exists() else []
-    own = f"study {folder.name},"
-    mine = [line for line in lines if line["reason"].startswith(own)]
-    wanted = {(line["data_hash"], line["encoder"]) for line in mine}
+    tests = [test for cell in cells if cell.is_done for test in cell.record.get("tests", [])]
+    wanted = {(test["data_hash"], test["encoder"]) for test in tests}
+    mine = f"study {folder.name},"
+    wanted |= {(line["data_hash"], line["encoder"]) for line in lines if line["reason"].startswith(mine)}
     return [line for line in lines if (line["data_hash"], line["encoder"]) in wanted]
+
+
+def losses_of(cells: list[CellFolder]) -> list[dict]:
+    """The loss by step of every pretraining behind these cells, some hundred points of each."""
+    found = {}
+    for record in (cell.record for cell in cells if cell.is_done):
+        metrics = Path(record["source"]).parents[2] / "metrics.jsonl" if record["source"].count("/") > 3 else Path()
+        if not metrics.is_file() or str(metrics) in found:
+            continue
+        lines = [json.loads(line) for line in metrics.read_text().splitlines() if line.endswith("}")]
+        points = [(line["step"], line["metrics"]["loss"]) for line in lines if "loss" in line["metrics"]]
+        kept = points[:: max(1, len(points) // NUM_POINTS)]
+        facts = {"encoder": record["encoder"], "seed": record["pretraining_seed"], "left_out": record["left_out"]}
+        found[str(metrics)] = facts | {"points": kept}
+    return list(found.values())

@@ -6,6 +6,7 @@ divided, a protocol that is none for it, a file of sites that does not fit.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -80,11 +81,15 @@ def _load(config: StudyConfig, number: int) -> Loaded:
     for protocol in config.protocols:
         if protocol not in TRANSFERS:
             raise BadInput(f"protocols: {protocol!r} is none; expected some of {', '.join(TRANSFERS)}")
-        asked = asked_for([*words, protocol, *settings, *config.transfer])
+        asked = asked_for([*words, protocol, *settings, *settings_for(protocol, config.transfer)])
         transfer = replace(asked.config(), seed=config.seed)
         benchmark = benchmark or transfer.benchmark.load(config.seed)
         if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
             transfers[protocol] = with_evaluation(transfer, benchmark)
+    if config.method == "percentile" and benchmark.primary == "auroc":
+        raise BadInput(
+            f"{benchmark.name}: method=percentile knows no AUROC, its primary metric; use bootstrap-t or image"
+        )
     if not transfers:
         raise BadInput(
             f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it"
@@ -114,6 +119,22 @@ def sites_in(place: str, benchmark: Benchmark) -> dict[str, str]:
     return {name: code.site for name, code in sorted(found.items()) if code}
 
 
+def settings_for(protocol: str, transfer: Sequence[str]) -> list[str]:
+    """Those of all transfers, and those that begin with the name of this protocol."""
+    own = []
+    for setting in transfer:
+        name, _, rest = setting.partition(".")
+        if name not in TRANSFERS:
+            own.append(setting)
+        elif name == protocol:
+            own.append(rest)
+    return own
+
+
 def with_evaluation(transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-    """The evaluation decided; nested folds are drawn once, where nothing else is asked for: seeds tell the spread of fits."""
+    """The evaluation decided; nested folds are drawn once, as seeds tell the spread of fits. Raises BadInput for other repeats."""
+    if transfer.num_repeats not in (None, 1):
+        raise BadInput(
+            f"num_repeats={transfer.num_repeats}: the folds of a study are drawn once; set num_seeds instead"
+        )
     return evaluated(replace(transfer, num_repeats=transfer.num_repeats or 1), benchmark)

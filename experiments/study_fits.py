@@ -21,7 +21,7 @@ from raypath.benchmarks import Benchmark
 from raypath.config import override, to_dict
 from raypath.protocols import fit
 from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
-from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding, train_rows
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, CellFolder, Cost, save_said, write_json
 from raypath.study.null import shuffled
@@ -53,7 +53,7 @@ def place_of_cell(cell: Cell) -> CellFolder:
     return CellFolder(runs_root() / "cells" / cell.key)
 
 
-def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int) -> tuple[TransferConfig, Cost]:
+def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int, share: float) -> tuple[TransferConfig, Cost]:
     """The configuration that val chooses, and what choosing took; what was chosen before a crash stays chosen."""
     if not isinstance(cell.config.protocol, TRAINED):
         return cell.config, Cost()
@@ -63,10 +63,10 @@ def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int) -> tuple[
         winner = tuned(tracked, cell, fold, number)
         settings, num = cell.config.sweep, num_trials(cell.config.sweep)
         hours = (time.monotonic() - started) / 3600
-        at_once = max(1, min(num, int(ray.cluster_resources().get("CPU", 1) // max(settings.cpus_per_trial, 0.1))))
-        images = num * len(fold.rows("train")) * getattr(cell.config.protocol, "epochs", 1)
+        free = ray.cluster_resources().get("CPU", 1) * share // max(settings.cpus_per_trial, 0.1)
+        at_once = max(1, min(num, int(free)))
         cost = Cost(
-            tiles_seen=images,
+            tiles_seen=num * images_of(cell.config, fold),  # at most: trials may have been stopped early
             cpu_hours=hours * settings.cpus_per_trial * at_once,
             gpu_hours=hours * settings.gpus_per_trial * at_once,
             num_trials=num,
@@ -74,6 +74,14 @@ def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int) -> tuple[
         write_json(place, {"params": winner.params, "place": winner.place, "cost": asdict(cost)})
     known = json.loads(place.read_text())
     return override(cell.config, known["params"]), Cost(**known["cost"])
+
+
+def images_of(config: TransferConfig, fold: Benchmark) -> int:
+    """Images that one training goes through, within its share of the labels."""
+    protocol = config.protocol
+    if getattr(protocol, "num_steps", 0):
+        return protocol.num_steps * protocol.batch
+    return len(train_rows(config, fold)) * getattr(protocol, "epochs", 1)
 
 
 def tuned(tracked: Tracked, cell: Cell, fold: Benchmark, number: int):
@@ -99,7 +107,9 @@ def tuned(tracked: Tracked, cell: Cell, fold: Benchmark, number: int):
     return winner
 
 
-def say_all(cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table, place: Path, tuning: Cost) -> None:
+def say_all(
+    cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table, place: Path, tuning: Cost, share: float
+) -> None:
     """What the chosen configuration says of the test: by every seed, on altered images, and fitted on shuffled labels."""
     started = time.monotonic()
     fits = [(f"seed-{seed}", replace(config, seed=seed), fold) for seed in cell.seeds]
@@ -117,16 +127,26 @@ def say_all(cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table,
             target.parent.mkdir(exist_ok=True)
             save_said(predictions, target)
     hours = (time.monotonic() - started) / 3600
-    settings, epochs = config.sweep, getattr(config.protocol, "epochs", 1)
-    num_trained = len(fold.rows("train")) * epochs * len(fits) if is_trained else 0
-    num_embedded = 0 if is_trained or is_embedded_once(config) else len(fold.table) + len(cell.alterations) * len(rows)
-    cost = tuning + Cost(
-        tiles_seen=num_trained + num_embedded,
-        cpu_hours=hours * (settings.cpus_per_trial if is_trained else 1),
-        gpu_hours=hours * settings.gpus_per_trial if is_trained else 0.0,
-    )
-    done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config)}
+    cost = tuning + cost_of_fits(cell, config, fold, len(fits), len(rows), hours, share)
+    done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config), "data_hash": fold.data_hash}
     write_json(place / "done.json", done)
+
+
+def cost_of_fits(
+    cell: Cell, config: TransferConfig, fold: Benchmark, num_fits: int, num_tested: int, hours: float, share: float
+) -> Cost:
+    """What fitting and saying took: the processors of one trial, one core where features are known, else this pair's share."""
+    settings, resources = config.sweep, ray.cluster_resources()
+    if isinstance(config.protocol, TRAINED):
+        held = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
+        return Cost(tiles_seen=images_of(config, fold) * num_fits, **held)
+    if is_embedded_once(config):
+        return Cost(cpu_hours=hours)
+    return Cost(
+        tiles_seen=len(fold.table) + len(cell.alterations) * num_tested,
+        cpu_hours=hours * resources.get("CPU", 1) * share,
+        gpu_hours=hours * resources.get("GPU", 0) * share,
+    )
 
 
 def said_by_frozen(

@@ -7,12 +7,15 @@ at val, and say what they say of the test. A cell is written down when all its f
 A cell that fails is written down as failed, with its reason, and takes nothing else with it.
 """
 
+import fcntl
+import hashlib
 import json
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,13 @@ from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
 
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
-from raypath.config import config_hash, to_dict
+from raypath.config import canonical_json, config_hash, to_dict
+from raypath.errors import BadInput
 from raypath.protocols.encoders import encoder_id, open_encoder
 from raypath.protocols.fitting import embedder_of
-from raypath.protocols.transfer import TransferConfig, feeding
+from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
-from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
+from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said, write_json
 from raypath.study.contamination import check_contamination, contamination_of
 from raypath.study.seen import Seen, seen_by
 from raypath.tracking import git_tags, open_tracking
@@ -52,6 +56,8 @@ class Pair:
     """What its pretraining saw, where that is declared; None: what the runs behind its weights say."""
     tracked: Tracked
     """With the MLflow run of the encoder on the benchmark."""
+    share: float = 1.0
+    """Of the cluster's processors, while other pairs run beside it; for the cost."""
 
     @property
     def name(self) -> str:
@@ -61,59 +67,93 @@ class Pair:
         return f"{point.encoder} seed {point.seed}{step} on {self.cells[0].benchmark}"
 
 
-def score_pair(pair: Pair, one: Loaded) -> list[str]:
-    """Everything that is asked of the pair and is not done; returns the reasons of the cells that failed."""
-    todo = [cell for cell in pair.cells if place_of_cell(cell).record is None]
-    if not todo:
-        return []
+def score_pair(pair: Pair, one: Loaded) -> dict[str, Any]:
+    """Everything that is asked of the pair and is not done: why cells failed, and what the pretraining has seen of the test.
+
+    Another study that asks for the same at the same time waits, and finds it done.
+    """
+    contamination = seen_or_fail(pair, one.benchmark)
+    with locked(pair):
+        # cells that come to the same (colour under a probe, and where others are fine-tuned) are one
+        by_key = {cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}
+        failed = score_cells(pair, list(by_key.values()), one, contamination) if by_key else []
+    return {"failed": failed, "contamination": contamination}
+
+
+@contextmanager
+def locked(pair: Pair) -> Iterator[None]:
+    """Nobody else scores these weights on this benchmark meanwhile; released by the death of the process too."""
+    cell = pair.cells[0]
+    place = runs_root() / "cells" / ".locks" / f"{cell.checkpoint.weights}-{cell.data_hash[:16]}".replace("/", "-")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[str, Any]) -> list[str]:
+    """Cells that are not done: fold by fold, then written down; the reasons of those that failed."""
     benchmark, failed, embedding = one.benchmark, {}, {}
-    contamination = seen_or_fail(pair, benchmark)
     folds = one.folds(todo[0].config)
     started = time.monotonic()
     with failing_apart(todo, failed):
-        embedding = embed_once(todo, benchmark)
+        embedding = embed_once(todo, benchmark, pair.share)
     for number, fold in enumerate(folds):
         with failing_apart(todo, failed) as alive:
             score_fold(pair, alive, fold, number, len(folds), failed)
     for cell in todo:
+        with failing_apart([cell], failed) as alive:
+            if alive:
+                finish(cell, benchmark, len(folds), contamination, embedding.get(cell.key, Cost()))
         if cell.key in failed:
-            record = facts_of(cell) | {"state": "failed", "reason": failed[cell.key]}
-            place_of_cell(cell).finish(record)
-        else:
-            finish(cell, benchmark, len(folds), contamination, embedding.get(cell.key, Cost()))
+            place_of_cell(cell).fail(facts_of(cell) | {"state": "failed", "reason": failed[cell.key]})
     say(f"{pair.name}: {len(todo) - len(failed)} cells in {time.monotonic() - started:.0f} s, {len(failed)} failed")
     return [f"{cell.words}: {failed[cell.key]}" for cell in todo if cell.key in failed]
 
 
 def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
-    """What the pretraining has seen of the benchmark, for every record. Raises BadInput where that forbids a score."""
-    source = pair.cells[0].checkpoint.source
+    """What the pretraining has seen of the benchmark, as this study declares and waives it; looked for once.
+
+    Raises BadInput where that forbids a score.
+    """
+    cell = pair.cells[0]
+    source, is_nested = cell.checkpoint.source, cell.config.evaluation == "nested"
     refuse_monitored(source, benchmark)
-    is_nested = pair.cells[0].config.evaluation == "nested"
-    found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
-    open_tracking(pair.tracked.tracking, launch.PROJECT).set_tags(pair.tracked.run_id, found.tag)
-    check_contamination(found)
-    return {"status": found.status, "line": found.line}
+    asked = [cell.checkpoint.weights, cell.data_hash, is_nested, sorted(pair.waive), str(pair.seen)]
+    place = pair.folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
+    if not place.exists():
+        found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
+        refused = ""
+        try:
+            check_contamination(found)
+        except BadInput as error:
+            refused = str(error)
+        write_json(place, {"status": found.status, "line": found.line, "tag": found.tag, "refused": refused})
+    known = json.loads(place.read_text())
+    open_tracking(pair.tracked.tracking, launch.PROJECT).set_tags(pair.tracked.run_id, known["tag"])
+    if known["refused"]:
+        raise BadInput(known["refused"])
+    return {"status": known["status"], "line": known["line"]}
 
 
-def embed_once(cells: list[Cell], benchmark: Benchmark) -> dict[str, Cost]:
+def embed_once(cells: list[Cell], benchmark: Benchmark, share: float) -> dict[str, Cost]:
     """All samples through a frozen encoder, once as they are and once for each alteration; what it took, shared by the cells.
 
     Folds then find them in the cache. Pixels alone: no label is looked at, and what is tested stays sealed.
     """
     frozen = [cell for cell in cells if is_embedded_once(cell.config)]
-    if not frozen:
-        return {}
-    config, progress, started = frozen[0].config, launch.counter("samples embedded"), time.monotonic()
+    progress, started, num_embedded = launch.counter("samples embedded"), time.monotonic(), 0
+    fed_alike = {(cell.config.extent_px, cell.config.scale): cell.config for cell in frozen}
     alterations = dict.fromkeys(("", *(one for cell in frozen for one in cell.alterations)))
-    for alteration in alterations:
+    for config, alteration in product(fed_alike.values(), alterations):
         fed = feeding(config, benchmark).altered(alteration)
         embedder_of(config, benchmark, fed, features_root(), progress).features(benchmark, benchmark.table)
-    hours, resources = (time.monotonic() - started) / 3600 / len(frozen), ray.cluster_resources()
+        num_embedded += len(benchmark.table)
+    hours, resources = (time.monotonic() - started) / 3600 / max(1, len(frozen)), ray.cluster_resources()
     cost = Cost(
-        tiles_seen=len(benchmark.table) * len(alterations) // len(frozen),
-        cpu_hours=hours * resources.get("CPU", 1),
-        gpu_hours=hours * resources.get("GPU", 0),
+        tiles_seen=num_embedded // max(1, len(frozen)),
+        cpu_hours=hours * resources.get("CPU", 1) * share,
+        gpu_hours=hours * resources.get("GPU", 0) * share,
     )
     return {cell.key: cost for cell in frozen}
 
@@ -141,11 +181,11 @@ def score_fold(
     chosen: dict[str, tuple[TransferConfig, Cost]] = {}
     for cell in todo:
         with failing_apart([cell], failed):
-            chosen[cell.key] = choose(pair.tracked, cell, fold, number)
+            chosen[cell.key] = choose(pair.tracked, cell, fold, number, pair.share)
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
-    who = encoder_id(todo[0].checkpoint.source, seed=todo[0].config.seed)
+    who = tested_as(todo[0])
     place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
     reason = f"{pair.reason}{place}"
     rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
@@ -153,8 +193,15 @@ def score_fold(
         with failing_apart([cell], failed):
             config, tuning = chosen[cell.key]
             note(pair, "started", cell, number)
-            say_all(cell, config, fold, rows, place_of_cell(cell).fold(number), tuning)
+            say_all(cell, config, fold, rows, place_of_cell(cell).fold(number), tuning, pair.share)
             note(pair, "finished", cell, number)
+
+
+def tested_as(cell: Cell) -> str:
+    """What a test is opened for: the weights, and what was done to their batch norm."""
+    rule = batch_norm_rule(cell.config)
+    who = encoder_id(cell.checkpoint.source, seed=cell.config.seed)
+    return who if rule == "keep" else f"{who}, batch norm {rule}"
 
 
 def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict[str, Any], embedding: Cost) -> None:
@@ -183,6 +230,7 @@ def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict
         "config": to_dict(cell.config),
         "chosen": [one["params"]["protocol"] for one in done],
         "num_folds": num_folds,
+        "tests": [{"data_hash": one["data_hash"], "encoder": tested_as(cell)} for one in done],
         "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
     }
     folder.finish(record)
@@ -196,12 +244,13 @@ def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
 
 
 def log_pair(pair: Pair) -> None:
-    """The scores of all cells of a pair, into its MLflow run."""
+    """The scores of all cells of a pair, means over their fits, into its MLflow run."""
     tracker = open_tracking(pair.tracked.tracking, launch.PROJECT)
     for cell in pair.cells:
         folder = place_of_cell(cell)
         if folder.is_done:
-            said = folder.said(f"seed-{cell.seeds[0]}")
             share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
-            scores = {f"{cell.protocol}{share}/{n}": v for n, v in scores_of("test", said).items() if np.isfinite(v)}
-            tracker.log_metrics(pair.tracked.run_id, scores)
+            fits = [scores_of("test", folder.said(f"seed-{seed}")) for seed in cell.seeds]
+            means = {name: float(np.mean([own[name] for own in fits])) for name in fits[0]}
+            named = {f"{cell.protocol}{share}/{name}": value for name, value in means.items() if np.isfinite(value)}
+            tracker.log_metrics(pair.tracked.run_id, named)

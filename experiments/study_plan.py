@@ -5,22 +5,24 @@ that is none for it, a recipe that does not go with its data. What an encoder is
 the tasks that were left out of its pool; two benchmarks of one left-out set share a point, and so a pretraining.
 """
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 from entrants import BASELINES, absolute_source
 from launch import say
-from pretrain import with_data
+from pretrain import with_absolute_monitor, with_data
 from recipes import PRETRAINING
-from stages import stages_from_recipe
+from stages import PREVIOUS, stages_from_recipe
 from study_benchmarks import Loaded
-from study_pretraining import with_points
 from study_slides import is_touched, without_test_slides
 
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
-from raypath.protocols.encoders import FILE, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
+from raypath.protocols.encoders import FILE, IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, check_protocol, has_budget
 from raypath.run_folder import runs_root
@@ -70,8 +72,10 @@ def left_out_sets(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, tu
     return {name: together.get(name, (name,)) for name in names}
 
 
-def points_of(config: StudyConfig, benchmarks: list[Loaded], chosen: Chosen) -> dict[str, list[Point]]:
-    """The points that are scored on each benchmark, with what was selected for it."""
+def points_of(
+    config: StudyConfig, benchmarks: list[Loaded], chosen: Chosen, lost: Collection[str] = ()
+) -> dict[str, list[Point]]:
+    """The points that are scored on each benchmark, with what was selected for it; `lost`: encoders that are left out."""
     sets = left_out_sets(config, benchmarks)
     return {
         one.name: [
@@ -84,6 +88,7 @@ def points_of(config: StudyConfig, benchmarks: list[Loaded], chosen: Chosen) -> 
             )
             for entry in config.encoders
             for number in range(entry.num_seeds)
+            if entry.name not in lost
         ]
         for one in benchmarks
     }
@@ -114,7 +119,7 @@ def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> li
     Raises BadInput for a recipe or a setting that is none, and for a benchmark without a place in the pool.
     """
     entry = point.entry
-    chosen = [f"{key}={value}" for key, value in point.combination]
+    chosen = [f"{key}={json.dumps(value)}" for key, value in point.combination]
     settings = [*config.pretraining, *entry.settings, *chosen, f"seed={point.seed}"]
     if entry.leave_out:
         settings.append(f"pool={pool_without(config, point.left_out, benchmarks)}")
@@ -124,7 +129,14 @@ def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> li
         benchmark = next(one.benchmark for one in benchmarks if one.name == point.held_back)
         root = runs_root() / "indexes"
         stages = [replace(stage, index=without_test_slides(stage.index, benchmark, root)) for stage in stages]
-    return [*stages[:-1], with_points(stages[-1], entry.curve_points)]
+    return [with_absolute_starts(stage) for stage in stages]
+
+
+def with_absolute_starts(stage: PretrainConfig) -> PretrainConfig:
+    """Places that mean the same in every process: of the weights to start from, and of the monitor."""
+    stage = with_absolute_monitor(stage)
+    is_place = stage.init not in (RANDOM, IMAGENET, PREVIOUS) and Path(stage.init).exists()
+    return replace(stage, init=str(Path(stage.init).absolute())) if is_place else stage
 
 
 def pool_without(config: StudyConfig, left_out: tuple[str, ...], benchmarks: list[Loaded]) -> str:
@@ -210,6 +222,13 @@ def extent_of(config: StudyConfig) -> int:
     """The extent at which images are fed to all encoders, where no transfer says another."""
     settings = architecture_of(config)
     return settings.input_px if settings else 0
+
+
+def num_of_grid(config: StudyConfig, benchmarks: list[Loaded]) -> int:
+    """Pretrainings that a grid asks for beyond those that are reported."""
+    num = len(grid_of(config)) - 1 if config.leave_out.grid else 0
+    sets = set(left_out_sets(config, benchmarks).values())
+    return sum(num * len(sets) * entry.num_seeds for entry in config.encoders if entry.leave_out)
 
 
 def say_plan(config: StudyConfig, benchmarks: list[Loaded], num_pretrainings: int, num_cells: int) -> None:

@@ -7,10 +7,14 @@ trained by hand, share a run; one that was cut off is resumed from its last chec
 encoder for its start.
 """
 
+import fcntl
 import hashlib
 import json
+import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from launch import say, start_tracking
 from pretrain import has_data, new_run, pretrain_run, with_absolute_monitor, with_data
@@ -26,21 +30,28 @@ from raypath.training.settings import PretrainConfig, check_settings
 from raypath.training.source import check_config, data_hash, open_source
 from raypath.training.start import resolve_start, resolve_steps, start_hash
 
+_PAUSE_MS = 60_000
 
-def pretrained(stages: list[PretrainConfig], *, study: str, parent: str | None = None) -> RunFolder:
-    """The finished run of the last stage: found, resumed, or made now. Raises what a pretraining raises."""
+
+def pretrained(stages: list[PretrainConfig], *, points: int, study: str, parent: str | None = None) -> RunFolder:
+    """The finished run of the last stage: found, resumed, or made now, with checkpoints for so many points on the way.
+
+    Whoever asks for the same at the same time waits, and finds it. Raises what a pretraining raises.
+    """
     run = None
-    for stage in stages:
+    for number, stage in enumerate(stages, start=1):
         config = resolved(follow_up(stage, run) if run else stage)
+        config = with_points(config, points) if number == len(stages) else config
         place = runs_root() / "pretrainings" / f"{key_of(config)}.json"
-        run = known_run(place) or adopted_run(config)
-        if run is None:
-            run = new_run(config, [])
-        write_json(place, {"run": str(run.path)})
-        if finished_encoder(run, run.config(PretrainConfig)):
-            say(f"{run.path}: is there already, {config.loop.num_steps} steps")
-            continue
-        pretrain_run(run.config(PretrainConfig), run, start_tracking(), parent=parent, study=study)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            run = known_run(place) or adopted_run(config) or new_run(config, [])
+            write_json(place, {"run": str(run.path)})
+            if finished_encoder(run, run.config(PretrainConfig)):
+                say(f"{run.path}: is there already, {config.loop.num_steps} steps")
+                continue
+            pretrain_run(run.config(PretrainConfig), run, start_tracking(), parent=parent, study=study)
     return run
 
 
@@ -109,24 +120,29 @@ def checkpoints_of(run: RunFolder, points: int) -> list[Path]:
 def cost_of(run: RunFolder, checkpoint: Path) -> Cost:
     """What the weights of a checkpoint took, from the times of the steps up to it, with all stages before."""
     config, step = run.config(PretrainConfig), read_step(checkpoint)
-    times_ms = [line["time"] for line in run.read_lines("metrics.jsonl") if line["step"] <= step]
-    hours = (max(times_ms) - min(times_ms)) / 3.6e6 if times_ms else 0.0
-    workers = config.workers
+    times_ms = sorted(line["time"] for line in run.read_lines("metrics.jsonl") if line["step"] <= step)
+    hours, workers = hours_at_work(times_ms), config.workers
     own = Cost(
         tiles_seen=step * config.loop.global_batch,
         cpu_hours=hours * workers.num_workers * workers.torch_threads,
         gpu_hours=hours * workers.num_workers * workers.use_gpu,
     )
-    before = Path(config.init)
-    is_run = before.is_dir() and (before / "config.json").is_file()
-    newest = newest_valid(before / "checkpoints") if is_run else None
-    return own + cost_of(RunFolder(before), newest) if newest else own
+    start = Path(config.init)  # runs/ID/checkpoints/step-N/encoder.safetensors, where another run came before
+    is_run = start.is_file() and start.parent.parent.name == "checkpoints"
+    return own + cost_of(RunFolder(start.parents[2]), start.parent) if is_run else own
+
+
+def hours_at_work(times_ms: list[int]) -> float:
+    """The time between steps, without the pauses of a run that was stopped and resumed (20 times the usual, a minute at least)."""
+    gaps = [after - before for before, after in pairwise(times_ms)]
+    longest = max(_PAUSE_MS, 20 * median(gaps)) if gaps else 0
+    return sum(gap for gap in gaps if gap <= longest) / 3.6e6
 
 
 def with_points(config: PretrainConfig, points: int) -> PretrainConfig:
     """The config with as many checkpoints kept on the way as are to be scored."""
     if not points:
         return config
-    every = max(1, config.loop.num_steps // (points + 1))
+    every = max(1, math.ceil(config.loop.num_steps / (points + 1)))
     workers = replace(config.workers, keep_checkpoints=points + 1)
     return replace(config, loop=replace(config.loop, checkpoint_every=every), workers=workers)

@@ -16,22 +16,35 @@ import launch
 import ray
 from entrants import absolute_source
 from launch import say
+from pretrain import has_data
 from scoring import status_of
-from study_afterwards import record_benchmarks, record_lineage, record_study
+from study_afterwards import facts_of_benchmarks, record_lineage, record_study
 from study_benchmarks import Loaded, load_benchmarks
 from study_fits import Tracked, place_of_cell
 from study_pair import Pair
-from study_plan import Chosen, Point, architecture_of, cells_of, extent_of, points_of, say_plan, stages_of
+from study_plan import (
+    Chosen,
+    Point,
+    architecture_of,
+    cells_of,
+    extent_of,
+    grid_of,
+    num_of_grid,
+    points_of,
+    say_plan,
+    stages_of,
+)
 from study_pretraining import checkpoints_of, cost_of, pretrainings_at_once
 from study_selection import select_combinations, selecting_transfer, transfer_score
 from study_table import LiveTable
 from study_tasks import pretrain_task, score_task, submit
 
-from raypath.config import to_dict
+from raypath.config import config_hash, to_dict
 from raypath.errors import BadInput, Preempted
 from raypath.models import build_encoder
 from raypath.models.weights import save_encoder
 from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, weights_id
+from raypath.protocols.monitor import check_monitor
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.cells import Cell, Checkpoint, asked_of, keys_of, write_json
 from raypath.study.graph import Graph, Node, run_graph
@@ -54,11 +67,17 @@ class Study:
     """MLflow runs by what they are of."""
     chosen: Chosen = field(default_factory=dict)
     """What the grid of leave-one-task-out selects."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Encoders of which nothing could be selected, with the reason."""
     trained: dict[str, Path] = field(default_factory=dict)
     """The run of each pretrained point."""
     running: dict[Any, Node] = field(default_factory=dict)
     selected: dict[str, float] = field(default_factory=dict)
     """Transfer scores, by the names of their nodes."""
+    contamination: dict[str, dict] = field(default_factory=dict)
+    """By cell: what this study finds, which may declare or waive otherwise than the one that scored it."""
+    asked: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
+    """The cells of each node."""
     cells: list[Cell] = field(default_factory=list)
     """All that was asked for."""
 
@@ -67,10 +86,11 @@ class Study:
         self.benchmarks = load_benchmarks(self.config)
         self.check()
         nodes = self.nodes()
-        num_pairs = sum(node.kind == "score" for node in nodes)
-        num_cells = num_pairs * len(self.config.protocols) * len(self.config.fractions)
-        say_plan(self.config, self.benchmarks, len(nodes) - num_pairs, num_cells)
-        record_benchmarks(self.folder, self.benchmarks)
+        scored = [node.work[0].entry for node in nodes if node.kind == "score"]
+        num_cells = sum(len(e.protocols or self.config.protocols) for e in scored) * len(self.config.fractions)
+        num_trainings = len(nodes) - len(scored) + num_of_grid(self.config, self.benchmarks)
+        say_plan(self.config, self.benchmarks, num_trainings, num_cells)
+        self.facts = facts_of_benchmarks(self.benchmarks)
 
     def run(self) -> None:
         """From benchmarks to the report."""
@@ -78,12 +98,13 @@ class Study:
         os.environ["RAYPATH_RUNS"] = str(runs_root())  # the same for every task
         self.plan()
         write_json(self.folder / "study.json", to_dict(config))
+        write_json(self.folder / "benchmarks.json", self.facts)
         record_lineage(self.folder)
         launch.start_ray()
         self.references = {one.name: ray.put(one) for one in self.benchmarks}
         self.tracker = launch.start_tracking()
         self.runs = RunFolder(self.folder).read("mlflow_runs.json")
-        self.study_run = self.mlflow_run(config.name, None, {"study": config.name}, to_dict(config))
+        self.study_run = self.mlflow_run(f"study {config.name}", None, {"study": config.name}, to_dict(config))
         status = "FAILED"
         try:
             self.chosen = select_combinations(self)
@@ -107,8 +128,13 @@ class Study:
         points = points_of(self.config, self.benchmarks, {})
         for point in {point.name: point for own in points.values() for point in own}.values():
             if point.entry.recipe:
-                for stage in stages_of(self.config, point, self.benchmarks):
-                    check_settings(stage)
+                combinations = grid_of(self.config) if point.entry.leave_out else [()]
+                for combination in combinations:
+                    stages = stages_of(self.config, replace(point, combination=combination), self.benchmarks)
+                    has_data(stages[0])
+                    for stage in stages:
+                        check_settings(stage)
+                        check_monitor(stage.monitor)
             else:
                 source = self.source_of(point)
                 if source.partition(":")[0] not in (RANDOM, RANDOM_BN):
@@ -129,13 +155,14 @@ class Study:
         """Pretrain what is to be pretrained, and score every encoder on every benchmark."""
         graph = Graph.of(self.nodes())
         self.carry_out(graph)
-        write_json(self.folder / "failures.json", graph.reasons)
+        write_json(self.folder / "failures.json", graph.reasons | self.lost)
         write_json(self.folder / "cells.json", asked_of(self.cells))
+        write_json(self.folder / "contamination.json", self.contamination)
 
     def carry_out(self, graph: Graph) -> None:
         """Work, with a table that follows it."""
         resources = ray.cluster_resources()
-        at_once = self.config.max_concurrent or max(1, int(resources.get("CPU", 1)))
+        at_once = self.at_once = self.config.max_concurrent or max(1, int(resources.get("CPU", 1)))
         trainings = [
             stages_of(self.config, n.work, self.benchmarks) for n in graph.nodes.values() if n.kind == "pretrain"
         ]
@@ -151,7 +178,7 @@ class Study:
     def nodes(self) -> list[Node]:
         """The graph: pretrainings, and an encoder on a benchmark once its weights are there."""
         nodes: dict[str, Node] = {}
-        points = points_of(self.config, self.benchmarks, self.chosen)
+        points = points_of(self.config, self.benchmarks, self.chosen, self.lost)
         for one in self.benchmarks:
             for point in points[one.name]:
                 training = f"pretrain {point.name}"
@@ -177,7 +204,9 @@ class Study:
         if node.kind == "pretrain":
             stages = stages_of(self.config, node.work, self.benchmarks)
             parent = self.encoder_run(node.work.entry)
-            return submit(pretrain_task, (stages, self.config.name, parent), log, runs_root())
+            return submit(
+                pretrain_task, (stages, node.work.entry.curve_points, self.config.name, parent), log, runs_root()
+            )
         point, one, step = node.work
         if node.kind == "select":
             transfer = selecting_transfer(self.config, one, self.extent_px)
@@ -188,6 +217,7 @@ class Study:
             return submit(dict, (), log, runs_root())
         pair = self.pair(point, one, checkpoint)
         self.cells += pair.cells
+        self.asked[node.name] = pair.cells
         if self.retry or self.reopen:
             self.forget_failed(pair.cells)
         return submit(score_task, (pair, [self.references[one.name]]), log, runs_root())
@@ -206,6 +236,8 @@ class Study:
             self.trained[node.name] = Path(result["run"])
         if node.kind == "select":
             self.selected[node.name] = result["score"]
+        if node.name in self.asked and "contamination" in result:
+            self.contamination |= {cell.key: result["contamination"] for cell in self.asked[node.name]}
         failed = result.get("failed", [])
         return handle, "; ".join(failed) or None
 
@@ -240,11 +272,8 @@ class Study:
         if kind not in (RANDOM, RANDOM_BN):
             return source
         settings = open_encoder(source, seed=0).settings if like else architecture_of(self.config)
-        place = (
-            self.folder
-            / "encoders"
-            / f"{RANDOM}-{settings.architecture}-{settings.input_px}-seed{point.seed}.safetensors"
-        )
+        name = f"{RANDOM}-{settings.architecture}-{config_hash(settings)[:8]}-seed{point.seed}.safetensors"
+        place = self.folder / "encoders" / name
         if not place.exists():
             place.parent.mkdir(parents=True, exist_ok=True)
             draft = place.with_suffix(".draft")
@@ -279,16 +308,20 @@ class Study:
             tracked=Tracked(
                 tracking=self.tracker.uri, run_id=self.mlflow_run(where, self.encoder_run(entry), tags, {}), tags=tags
             ),
+            share=1 / self.at_once,
         )
 
     def encoder_run(self, entry: EncoderEntry) -> str:
         """The MLflow run of an encoder, under that of the study."""
-        return self.mlflow_run(entry.name, self.study_run, {"study": self.config.name, "encoder": entry.name}, {})
+        return self.mlflow_run(
+            f"encoder {entry.name}", self.study_run, {"study": self.config.name, "encoder": entry.name}, {}
+        )
 
     def mlflow_run(self, name: str, parent: str | None, tags: dict, params: dict) -> str:
         """The run of a name, the same one where a study is resumed."""
         known = self.runs.get(name)
-        self.runs[name] = self.tracker.start_run(name, parent=parent, tags=tags, params=params, resume=known)
+        shown = name.removeprefix("study ").removeprefix("encoder ")
+        self.runs[name] = self.tracker.start_run(shown, parent=parent, tags=tags, params=params, resume=known)
         write_json(self.folder / "mlflow_runs.json", self.runs)
         return self.runs[name]
 

@@ -18,11 +18,12 @@ import ray
 from launch import say
 from recipes.transfers import TRANSFERS
 from scoring import device_here, features_root, scores_of
-from study_benchmarks import Loaded, with_evaluation
+from study_benchmarks import Loaded, settings_for, with_evaluation
 from study_plan import Chosen, Point, grid_of, left_out_sets
 from study_pretraining import checkpoints_of
 
 from raypath.config import canonical_json, override
+from raypath.errors import BadInput
 from raypath.protocols import fit
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import RunFolder
@@ -38,9 +39,18 @@ def select_combinations(study) -> Chosen:
     config, benchmarks = study.config, study.benchmarks
     chosen: Chosen = {}
     for entry in (entry for entry in config.encoders if entry.leave_out and config.leave_out.grid):
-        scores, by_seed = transfer_scores(study, entry)
+        try:
+            scores, by_seed = transfer_scores(study, entry)
+        except BadInput as error:
+            study.lost[entry.name] = str(error)
+            say(f"{entry.name}: {error}")
+            continue
+        sets = left_out_sets(config, benchmarks)
         for one in benchmarks:
-            name = select(scores, reported_task=one.name, network=entry.name)
+            # folds test the val of relatives too; on a given split that is left to the paper's rule
+            is_nested = next(iter(one.transfers.values())).evaluation == "nested"
+            relatives = [name for name in sets[one.name] if name != one.name] if is_nested else []
+            name = select(scores, reported_task=one.name, network=entry.name, also_excluding=relatives)
             say(f"{entry.name} on {one.name}: {name}, best mean rank over the other tasks")
             chosen[entry.name, one.name] = grid_of(config)[scores.combinations.index(name)]
         kept = {"combinations": scores.combinations, "tasks": scores.tasks, "scores": scores.values.tolist()}
@@ -87,7 +97,9 @@ def transfer_scores(study, entry: EncoderEntry) -> tuple[TransferScores, np.ndar
 def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> TransferConfig:
     """The protocol of the transfer score on a benchmark."""
     data = next(iter(one.transfers.values()))
-    transfer = override(TRANSFERS[config.leave_out.protocol](), list(config.transfer))
+    transfer = override(
+        TRANSFERS[config.leave_out.protocol](), settings_for(config.leave_out.protocol, config.transfer)
+    )
     transfer = replace(transfer, benchmark=data.benchmark, seed=config.seed, extent_px=transfer.extent_px or extent_px)
     return with_evaluation(transfer, one.benchmark)
 

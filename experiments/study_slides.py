@@ -12,7 +12,7 @@ Costs a copy of the index's Parquet file for each such benchmark.
 
 import hashlib
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from raypath.benchmarks import Benchmark
 from raypath.data.index import Index
 from raypath.data.joined_index import split_folders
+from raypath.study.barcodes import case_of
 
 _TELLING = 4  # characters that a name needs to be somebody's name: sets number their patients 1, 2, 3
 
@@ -28,13 +29,13 @@ def held_back(benchmark: Benchmark) -> set[str]:
     """Names of slides, paths and patients in val and test."""
     table = benchmark.table
     columns = [table[name].to_pylist() for name in ("slide", "patient")]
-    names = {
-        name
-        for split, *own in zip(table["split"].to_pylist(), *columns, strict=True)
-        if split != "train"
-        for name in own
-        if name
-    }
+    rows = zip(table["split"].to_pylist(), *columns, strict=True)
+    return {name for split, *own in rows if split != "train" for text in own for name in names_of(text)}
+
+
+def names_of(text: str | None) -> set[str]:
+    """What a slide, path or patient may be called elsewhere: as it is, without folder and ending, by its TCGA case."""
+    names = {text, PurePosixPath(text).stem, case_of(text)} - {None} if text else set()
     return {name for name in names if len(name) >= _TELLING or not name.isdigit()}
 
 
@@ -51,7 +52,7 @@ def without_test_slides(index: str, benchmark: Benchmark, root: Path) -> str:
 
 def _rows(index: Index, names: set[str]) -> list[int]:
     columns = [index.slides[name].to_pylist() for name in ("slide", "path", "patient")]
-    return [row for row, own in enumerate(zip(*columns)) if names.intersection(own)]
+    return [row for row, own in enumerate(zip(*columns)) if any(names & names_of(text) for text in own)]
 
 
 def _copied(folder: Path, names: set[str], root: Path) -> Path:

@@ -38,13 +38,13 @@ def _in_task(work, arguments: tuple, log: Path, root: str) -> Any:
             )
 
 
-def pretrain_task(stages: list[PretrainConfig], study: str, parent: str) -> dict[str, str]:
+def pretrain_task(stages: list[PretrainConfig], points: int, study: str, parent: str) -> dict[str, str]:
     """The folder of the finished run."""
-    return {"run": str(pretrained(stages, study=study, parent=parent).path)}
+    return {"run": str(pretrained(stages, points=points, study=study, parent=parent).path)}
 
 
-def score_task(pair: Pair, reference: list[ray.ObjectRef]) -> dict[str, list[str]]:
-    """Why cells failed, if any did."""
-    failed = score_pair(pair, ray.get(reference[0]))
+def score_task(pair: Pair, reference: list[ray.ObjectRef]) -> dict[str, Any]:
+    """Why cells failed, if any did, and what was found of contamination."""
+    found = score_pair(pair, ray.get(reference[0]))
     log_pair(pair)
-    return {"failed": failed}
+    return found

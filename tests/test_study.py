@@ -208,8 +208,13 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         {"name": "random", "source": "random:resnet10t", "num_seeds": 2},
         {"name": "colour", "source": "colour"},
     ]
-    sweeps = ["protocol.epochs=1", "protocol.batch=8", "sweep.search=grid", "sweep.asha=false"]
-    space = 'sweep.space={"protocol.lr": [0.01, 0.001]}'
+    sweeps = [
+        "finetune.protocol.epochs=1",
+        "finetune.protocol.batch=8",
+        "finetune.sweep.search=grid",
+        "finetune.sweep.asha=false",
+    ]
+    space = 'finetune.sweep.space={"protocol.lr": [0.01, 0.001]}'
     transfer = ["extent_px=32", "num_folds=2", "max_near_duplicate_samples=0", *sweeps, space]
     text = toml(sets, encoders, names=NAMES[:1], transfer=transfer, **KILLED)
     tables = {}
@@ -228,6 +233,6 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         finished(place, runs)
         tables[runs.name] = (study / "table.csv").read_text()
         done = Counter((line["cell"], line["fold"]) for line in journal_of(study) if line["what"] == "finished")
-        assert len(done) == 3 * 2 * 2  # checkpoints, protocols, folds
+        assert len(done) == (2 * 2 + 1) * 2  # two random encoders by two protocols, colour by one, in two folds
         assert set(done.values()) == {1}
     assert tables["killed"] == tables["whole"]

@@ -58,27 +58,18 @@ def leave_one_out() -> StudyConfig:
     )
 
 
-def mormont() -> StudyConfig:
-    """Second paper: 48 combinations x left-out sets x 5 seeds, selection, then FE, FT, scratch (8 sets: 1,920 trainings)."""
-    multitask = [
-        EncoderEntry(
-            name=f"multi-task {network}",
-            recipe=f"mormont_{network}_lr1e-3_tau1",
-            num_seeds=5,
-            leave_out=True,
-        )
-        for network in NETWORKS
-    ]
-    imagenet = [EncoderEntry(name=f"ImageNet {network}", source=f"imagenet:{network}") for network in NETWORKS]
-    scratch = [
-        EncoderEntry(name=f"scratch {network}", source=f"random:{network}", protocols=("mormont_finetune",))
-        for network in NETWORKS
-    ]
+def mormont(network: str) -> StudyConfig:
+    """The second paper's protocol for one network, as its selection and results are."""
     return StudyConfig(
-        name="mormont",
-        question="Does multi-task pretraining on a pool of pathology tasks transfer better than ImageNet (arXiv 2005.02561)?",
-        encoders=(*imagenet, *multitask, *scratch, COLOUR),
-        baseline=f"ImageNet {next(iter(NETWORKS))}",
+        name=f"mormont_{network}",
+        question=f"Does {network}, trained on a pool of pathology tasks, transfer better than ImageNet (arXiv 2005.02561)?",
+        encoders=(
+            EncoderEntry(name="ImageNet", source=f"imagenet:{network}"),
+            EncoderEntry(name="multi-task", recipe=f"mormont_{network}_lr1e-3_tau1", num_seeds=5, leave_out=True),
+            EncoderEntry(name="scratch", source=f"random:{network}", num_seeds=5, protocols=("mormont_finetune",)),
+            COLOUR,
+        ),
+        baseline="ImageNet",
         protocols=("mormont_svm", "mormont_finetune"),
         num_seeds=5,
         transfer=("evaluation=given",),
@@ -92,18 +83,29 @@ def mormont() -> StudyConfig:
     )
 
 
+def mormont_resnet50() -> StudyConfig:
+    """Second paper, ResNet-50: 24 combinations x left-out sets x 5 seeds (8 sets: 960), selection, then FE, FT, scratch."""
+    return mormont("resnet50")
+
+
+def mormont_densenet121() -> StudyConfig:
+    """Second paper, DenseNet-121: as `mormont_resnet50`."""
+    return mormont("densenet121")
+
+
 def mormont_joint() -> StudyConfig:
-    """Second paper: `mormont`, and the joint training on all tasks, the scored ones' train part too."""
-    study = mormont()
-    joint = [
-        EncoderEntry(name=f"joint {network}", recipe=f"mormont_{network}_lr1e-4_tau5_warm", num_seeds=5)
-        for network in NETWORKS
-    ]
-    return replace(study, name="mormont_joint", encoders=(*study.encoders, *joint))
+    """Second paper: training on all tasks jointly, the scored ones' train part too (1e-4, heads x 5, warm-up), 5 seeds."""
+    study = mormont("densenet121")
+    joint = EncoderEntry(name="joint", recipe="mormont_densenet121_lr1e-4_tau5_warm", num_seeds=5)
+    encoders = (study.encoders[0], joint, COLOUR)
+    return replace(study, name="mormont_joint", encoders=encoders, leave_out=LeaveOutSettings())
 
 
 def mormont_released() -> StudyConfig:
-    """Second paper: the released models on BreaKHis (FE, FT, 5 folds x 4): set transfer='["benchmark.path=DIR"]'."""
+    """Second paper: the released models on BreaKHis (FE, FT, 5 folds x 4): see below for what to set.
+
+    python experiments/study.py mormont_released transfer='["benchmark.path=DIR"]' pretraining='["pool=sets.txt"]'
+    """
     released = [
         EncoderEntry(name=f"multi-task {network}", recipe=f"mormont_released_{network}", num_seeds=1)
         for network in NETWORKS
@@ -130,7 +132,8 @@ def mormont_released() -> StudyConfig:
 STUDIES = {
     "transfer": transfer,
     "leave_one_out": leave_one_out,
-    "mormont": mormont,
+    "mormont_resnet50": mormont_resnet50,
+    "mormont_densenet121": mormont_densenet121,
     "mormont_joint": mormont_joint,
     "mormont_released": mormont_released,
 }

@@ -142,6 +142,11 @@ class CellFolder:
         for place in self.path.glob("fold-*"):
             shutil.rmtree(place, ignore_errors=True)
 
+    def fail(self, record: dict[str, Any]) -> None:
+        """Write that it failed, and keep the folds that are done for another try; never over a cell that is done."""
+        if not self.is_done:
+            write_json(self.path / _RECORD, record)
+
     def said(self, name: str) -> Said | None:
         """What was kept under a name (`seed-3`, `null`, `altered/grey`); None if there is nothing."""
         place = self.path / f"{name}.parquet"

@@ -1,7 +1,7 @@
 """Every encoder against the reference and against colour, on every benchmark: differences, p-values, verdicts.
 
-One decision: the family is what a reader reads together. Holm's correction runs over all comparisons with the reference under one
-protocol and one share of labels; a comparison with `colour` is a condition of the word "better" and not a claim of its own.
+One decision: the family is what a reader reads together. Holm's correction runs over all comparisons with the reference at one
+share of labels, under all protocols; a comparison with `colour` is a condition of the word "better" and not a claim of its own.
 
 The same rule finds what equal compute says: where a budget is set, a pretrained encoder is taken at its last checkpoint within the
 smallest budget of all of them (`at_budget`).
@@ -11,6 +11,7 @@ What it costs: two intervals and one permutation test for each place, about a se
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -51,10 +52,20 @@ class Comparison:
 
 def comparisons(results: StudyResults, protocol: str, fraction: float = 1.0) -> list[Comparison]:
     """All of one protocol and share of labels, in the study's order; places without a reference beside them are left out."""
+    return [
+        _compared(results, place, reference, p, adjusted)
+        for place, reference, p, adjusted in _family(results, fraction)
+        if place.protocol == protocol
+    ]
+
+
+@lru_cache(maxsize=64)
+def _family(results: StudyResults, fraction: float) -> tuple[tuple[Place, Place, float, float], ...]:
+    """(place, reference, p, p corrected) of every comparison at a share of labels, under all protocols."""
     pairs = []
     for place in results.places:
-        reference = results.place(results.config.reference, place.benchmark, protocol, fraction)
-        if (place.protocol, place.fraction) == (protocol, fraction) and reference not in (None, place):
+        reference = results.place(results.config.reference, place.benchmark, place.protocol, fraction)
+        if place.fraction == fraction and reference not in (None, place):
             pairs.append((place, reference))
     # with fewer, no p-value of this family could be below 0.05 once it is corrected
     num_permutations = max(results.config.num_permutations, PERMUTATIONS_EACH * len(pairs))
@@ -63,9 +74,7 @@ def comparisons(results: StudyResults, protocol: str, fraction: float = 1.0) -> 
     adjusted = np.full(len(pairs), np.nan)
     is_known = np.isfinite(p_values)
     adjusted[is_known] = holm(p_values[is_known])
-    return [
-        _compared(results, *pair, float(p), float(corrected)) for pair, p, corrected in zip(pairs, p_values, adjusted)
-    ]
+    return tuple((*pair, float(p), float(q)) for pair, p, q in zip(pairs, p_values, adjusted))
 
 
 def _compared(results: StudyResults, place: Place, reference: Place, p: float, adjusted: float) -> Comparison:

@@ -160,12 +160,13 @@ def _read(place: Path, otherwise: Any) -> Any:
 def _asked_cells(folder: Path, config: StudyConfig) -> list[tuple[CellFolder, dict[str, Any]]]:
     """The cells of this study that have ended, each with its record under the names that this study uses."""
     encoders, found = {entry.name for entry in config.encoders}, []
+    seen = _read(folder / "contamination.json", {})  # as this study declares and waives
     for key, names in sorted(_read(folder / "cells.json", {}).items()):
         cell = CellFolder(folder / "cells" / key)
         record = cell.record
         for facts in names if record else []:
             if facts["encoder"] in encoders and facts["protocol"] in config.protocols:
-                found.append((cell, record | facts))
+                found.append((cell, record | facts | ({"contamination": seen[key]} if key in seen else {})))
     return found
 
 

@@ -53,6 +53,11 @@ class EncoderEntry:
             raise ValueError(
                 f"num_seeds={self.num_seeds}, curve_points={self.curve_points}: expected 1 or more, 0 or more"
             )
+        if self.source and self.num_seeds > 1 and not self.source.startswith("random"):
+            raise ValueError(
+                f"name={self.name!r}: num_seeds={self.num_seeds} of weights that are there are the same weights so many times; give"
+                " each run an entry of its own, or a recipe that is trained with several seeds"
+            )
         if self.source and (self.leave_out or self.settings or self.curve_points):
             raise ValueError(
                 f"name={self.name!r}: settings, leave_out and curve_points belong to a recipe, not to weights that are there"
@@ -114,7 +119,8 @@ class StudyConfig:
     pretraining: tuple[str, ...] = ()
     """`key=value` for every recipe that the study pretrains: index=DIR, pool=sets.txt, loop.num_steps=150 ..."""
     transfer: tuple[str, ...] = ()
-    """`key=value` for every transfer: extent_px=112, sweep.num_trials=8, evaluation=given, num_folds=3 ..."""
+    """`key=value` for every transfer: extent_px=112, evaluation=given, num_folds=3 ..., and `PROTOCOL.key=value` for one protocol:
+    finetune.sweep.num_trials=16, finetune.protocol.epochs=30."""
     leave_out: LeaveOutSettings = field(default_factory=LeaveOutSettings)
     alterations: tuple[str, ...] = ("grey", "hed=0.05")
     """Test images are scored as they are, and altered in these ways."""
@@ -125,7 +131,7 @@ class StudyConfig:
     budget: Literal["none", "tiles", "hours"] = "none"
     """Equal compute: the checkpoints are those at the fewest tiles (or hours) that all pretrained encoders have seen."""
     waive: tuple[str, ...] = ()
-    """Rules of contamination that pass, each with a tag: patient, slide, content, case, overlap, near_duplicate, corpus."""
+    """Rules of contamination that pass, each with a tag: content, slide, patient, case, near_duplicate, corpus, corpus_part."""
     method: Literal["bootstrap-t", "percentile", "image"] = "bootstrap-t"
     num_resamples: int = 2000
     num_permutations: int = 10_000

@@ -9,6 +9,7 @@ from raypath.study.section import Section
 from raypath.study.sections_curves import altered, equal_compute, label_curve, robustness, scale_curve
 from raypath.study.sections_looks import looks
 from raypath.study.sections_scores import matrix, power, ranks, verdicts
+from raypath.study.sections_training import losses, selection
 from raypath.study.sections_trust import confounders, costs, failed, leakage, lineage
 from raypath.study.tables import Table
 
@@ -24,6 +25,8 @@ def all_sections(results: StudyResults, found: Found, table: Table) -> list[Sect
         *(verdicts(results, protocol, fraction, own) for (protocol, fraction), own in found.items()),
         *(ranks(results, protocol) for protocol in results.protocols),
         power(results),
+        selection(results),
+        losses(results),
         label_curve(results),
         scale_curve(results),
         equal_compute(results),

@@ -144,8 +144,8 @@ def verdict_table(found: list[Comparison]) -> Table:
         missing="not defined: a score of one class, or one score without a sigma",
         footnotes=(
             "In points (hundredths of the score). p: paired permutation test over patients of these checkpoints; Holm: corrected"
-            " for all comparisons of this table. 2 sigma: the rule of arXiv 2005.02561, that means over seeds differ by more than"
-            " twice the larger standard deviation; it knows nothing of patients and decides nothing here.",
+            " for all comparisons at this share of labels. 2 sigma: the rule of arXiv 2005.02561, that means over seeds differ by"
+            " more than twice the larger standard deviation; it knows nothing of patients and decides nothing here.",
         ),
     )
 
