@@ -40,8 +40,8 @@ Hits = dict[Rule, dict[str, str]]
 
 
 LEAST_CORRELATION_BETWEEN = 0.6
-"""Of pictures of two sets. Within a set 0.5 is enough; among the hundred thousands of pairs between two, chance reaches it: of six real
-sets the most alike strangers, lymph node of PCam and breast of IDC, have 0.50."""
+"""Of pictures of two sets. Within a set 0.5 is enough; among the hundred thousands of pairs between two, chance reaches it: of six
+real sets the most alike strangers, lymph node of PCam and breast of IDC, have 0.50."""
 
 
 def same_contents(training: Training, rows: Sequence[Row], digests: dict[str, str]) -> Hits:
