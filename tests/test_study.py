@@ -187,15 +187,10 @@ def test_a_study_that_grows_asks_before_it_opens_a_test_again(left_out, sets):
     place, runs, _ = left_out
     grown = place.with_name("grown.toml")
     grown.write_text(place.read_text().replace('protocols = ["probe"]', 'protocols = ["probe", "knn"]'))
-    process = started(
-        grown,
-        runs,
-        "name=loto",
-        'encoders=[{"name": "random", "source": "random"}, {"name": "colour", "source": "colour"}]',
-    )
+    process = started(grown, runs, "name=loto")
     assert process.wait(timeout=300) == 0
     failed = load_results(runs / "studies" / "loto").failures
-    assert len(failed) == 6
+    assert len(failed) == 3 * len(NAMES)  # every encoder on every set, by the new protocol
     assert all("its test was already opened" in reason for reason in failed.values())
 
 
@@ -233,6 +228,6 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         finished(place, runs)
         tables[runs.name] = (study / "table.csv").read_text()
         done = Counter((line["cell"], line["fold"]) for line in journal_of(study) if line["what"] == "finished")
-        assert len(done) == (2 * 2 + 1) * 2  # two random encoders by two protocols, colour by one, in two folds
+        assert len(done) == 3 * 2 * 2  # checkpoints, protocols, folds
         assert set(done.values()) == {1}
     assert tables["killed"] == tables["whole"]
