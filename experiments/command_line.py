@@ -13,7 +13,7 @@ import re
 from raypath.errors import BadInput
 
 FLAGS = ("--list", "--help", "-h")
-SWITCHES = ("test", "reopen")
+SWITCHES = ("test", "reopen", "retry", "plan")
 _NO_VALUE = re.compile(r"--?[A-Za-z]|[\w.]+=")  # another option or setting; -1 and a/b=c may be values
 
 

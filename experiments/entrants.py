@@ -19,7 +19,7 @@ from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol
 
 # what is done with an encoder that has no weights, where others are trained
-_BASELINES = {FinetuneSettings: ProbeSettings(), SegmentSettings: PixelColourSettings()}
+BASELINES = {FinetuneSettings: ProbeSettings(), SegmentSettings: PixelColourSettings()}
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ def expand_encoders(text: str) -> list[str]:
         raise BadInput(
             f"encoder={text!r}: begin with runs/ID or a .safetensors file, e.g. encoder=runs/ID,random,colour"
         )
-    return [_absolute(f"{name}:{names[0]}" if name in (RANDOM, RANDOM_BN) else name) for name in names]
+    return [absolute_source(f"{name}:{names[0]}" if name in (RANDOM, RANDOM_BN) else name) for name in names]
 
 
-def _absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """A source that means the same in a trial, which runs in a folder of its own, and when a sweep is resumed from elsewhere."""
     kind, colon, rest = source.partition(":")
     if kind in (RANDOM, RANDOM_BN):
-        return f"{kind}{colon}{_absolute(rest)}"
+        return f"{kind}{colon}{absolute_source(rest)}"
     architecture, at, file = source.partition("@")
     if at and not Path(source).exists():
         return f"{architecture}{at}{Path(file).absolute()}"
@@ -77,7 +77,7 @@ def entrants_of(
     """The same transfer for every source, at the extent of the first; what has nothing to fine-tune is probed."""
     is_dense = isinstance(config.protocol, OF_PIXELS)
     extent_px = 0 if is_dense else config.extent_px or input_px(open_encoder(sources[0], seed=config.seed)) or 0
-    baseline = _BASELINES.get(type(config.protocol), config.protocol)
+    baseline = BASELINES.get(type(config.protocol), config.protocol)
     entrants = []
     for source, label in zip(sources, labels):
         protocol = baseline if source in WITHOUT_WEIGHTS else config.protocol

@@ -243,8 +243,9 @@ def tune_trials(
     fed = feeding(config, entrant.benchmark)
     tracker.set_tags(run_id, fed.tags)
 
-    def predict(rows: pa.Table) -> Said:
-        return winner.predict(config, read_samples(config, entrant.benchmark, rows, fed), device_here())
+    def predict(rows: pa.Table, alteration: str = "") -> Said:
+        samples = read_samples(config, entrant.benchmark, rows, fed.altered(alteration))
+        return winner.predict(config, samples, device_here())
 
     return Fitted(winner.val, how, predict, fed)
 

@@ -292,3 +292,34 @@ def import_(
     say(str(coverage))
     say(fed_with)
     say(f"next: encoder={path}")
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study, runs/studies/NAME.")],
+) -> None:
+    """Make the report and tables of a study anew, from its saved predictions alone."""
+    from raypath.study.study_report import write_report
+
+    say(f"report {write_report(study)}")
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="runs/ID, or a cell of a study.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="The other one.")],
+) -> None:
+    """Say what differs between two runs, and whether their scores differ by more than noise."""
+    from raypath.study.diff import diff_runs
+
+    found = diff_runs(first, second)
+    for head, lines in (
+        ("settings", found.settings),
+        ("made of", found.facts),
+        ("scores", [s.words for s in found.scores]),
+    ):
+        say(f"{head}: {'the same' if not lines and head != 'scores' else ''}".rstrip())
+        for line in lines:
+            say(f"  {line}")
+    for note in found.notes:
+        say(note)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from raypath.cli import app
 from raypath.data.index import Index
 from tests.slides import forge
+from tests.study.synthetic_study import write_study
 
 ROOT = Path(__file__).parents[1]
 BAD = {"empty": "SlideEmpty", "text": "SlideUnsupported", "cut": "SlideTruncated", "unsaid": "SlideMppMissing"}
@@ -173,3 +174,33 @@ def test_the_experiment_says_how_it_is_called_and_names_a_wrong_key(mixed, tmp_p
     assert wrong.returncode == 2
     assert "did you mean 'extent_px'" in wrong.stderr
     assert experiment().returncode == 2
+
+
+def test_a_report_is_made_anew_from_a_studys_folder_alone(tmp_path):
+    folder = write_study(tmp_path / "study")
+    result = call("report", folder)
+    assert result.exit_code == 0, result.output
+    assert f"report {folder}/report.html" in result.output.replace("\n", "")
+    assert "<table" in (folder / "report.html").read_text()
+    assert (folder / "table.csv").read_text().count("\n") > 10
+    assert (folder / "table.tex").read_text().startswith("%")
+
+
+def test_a_folder_that_is_no_study_is_named(tmp_path):
+    result = call("report", tmp_path)
+    assert result.exit_code == 2
+    assert "no study here" in result.output
+
+
+def test_diff_says_what_differs_and_whether_scores_do(tmp_path):
+    cells = write_study(tmp_path / "study") / "cells"
+    by_encoder = {}
+    for place in sorted(cells.iterdir()):
+        record = json.loads((place / "cell.json").read_text())
+        if (record["benchmark"], record["state"], record["step"], record["fraction"]) == ("gains", "done", None, 1):
+            by_encoder.setdefault(record["encoder"], place)
+    result = call("diff", by_encoder["ours"], by_encoder["random"])
+    assert result.exit_code == 0, result.output
+    assert "weights: " in result.output
+    assert "more than noise" in result.output
+    assert call("diff", by_encoder["ours"], tmp_path).exit_code == 2

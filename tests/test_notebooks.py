@@ -31,6 +31,10 @@ ENDS = {
         "num_points": "[len(points) for points in curves.values()]",
         "difference": "[difference.low, difference.estimate, difference.high]",
         "num_patients": "difference.num_patients",
+        "words": "words.words",
+        "is_better": "words.is_better",
+        "matrix": "sorted(matrix['score'].tolist())",
+        "scores": "sorted(interval.estimate for interval in intervals.values())",
     },
 }
 
@@ -74,6 +78,9 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
         low, estimate, high = ends["difference"]
         assert low <= estimate <= high
         assert ends["num_patients"] >= 2
+        assert "this checkpoint" in ends["words"]
+        assert not ends["is_better"]  # without colour nothing is
+        assert ends["matrix"] == pytest.approx(ends["scores"])
 
 
 def test_notebooks_are_stored_without_outputs():

@@ -4,7 +4,7 @@ One decision: every sample becomes a square of one extent while it is read, so a
 thousand samples is one uint8 array that all trials of a sweep share. A set that would not fit is refused with its size.
 
 An image that is not square is cropped to its centre square (or, in pretraining, to one that the plan draws); nothing is padded.
-Tiles of slides come at the extent from the slide, antialiased.
+Tiles of slides come at the extent from the slide, antialiased. Last of all a frame may alter what was read.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from raypath.data.alterations import alter, parse_alteration
 from raypath.data.image_files import UNREADABLE, read_image
 from raypath.data.quiet import quiet_ray_data
 from raypath.data.staging import local_path
@@ -34,6 +35,8 @@ class Frame:
     """The square at the centre that is read, in px of the sample; None: the largest one."""
     mpp: float | None = None
     """um per px of `side_px`, where samples are tiles of slides."""
+    alteration: str = ""
+    """What is done to the pixels after they are read, as text (see `alterations`); empty: nothing."""
 
 
 def read_pixels(rows: pa.Table, frame: Frame) -> np.ndarray:
@@ -85,6 +88,7 @@ def read_block(table: pa.Table, frame: Frame) -> dict[str, np.ndarray]:
         if pixels is not None:
             image[:] = pixels
         faults.append(fault)
+    images = alter(images, table["sample"].to_pylist(), parse_alteration(frame.alteration))
     return {"row": table["row"].to_numpy(), "image": images, "fault": np.array(faults, dtype=object).astype(str)}
 
 

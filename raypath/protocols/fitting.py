@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,17 @@ Picture = tuple[str, np.ndarray, np.ndarray, np.ndarray]
 """Name, image uint8 [H, W, 3], true classes [H, W], predicted ones [H, W]."""
 
 
+class Predict(Protocol):
+    """What a fitted protocol says of rows of its benchmark."""
+
+    def __call__(self, rows: pa.Table, alteration: str = "") -> Predictions | PixelPredictions:
+        """Of the rows as they are, or altered (`grey`, `hed=0.05`: see `raypath.data.alterations`).
+
+        Nothing is fitted anew. Raises BadInput for a text that is no alteration, and for one that moves pixels where those have
+        classes.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class Fitted:
     """A fitted protocol."""
@@ -50,8 +61,8 @@ class Fitted:
     val: Predictions | PixelPredictions
     how: str
     """How it was reached, for people."""
-    predict: Callable[[pa.Table], Predictions | PixelPredictions]
-    """What it says of rows of the benchmark."""
+    predict: Predict
+    """What it says of rows of the benchmark, as they are or altered."""
     feeding: Feeding
     looks: Callable[[int], list[Picture]] | None = None
     """The first few images of val with what was said of each pixel, where classes belong to pixels."""
@@ -88,8 +99,8 @@ def fit(
         )
     fitted = fit_frozen(config.protocol, train, val, metric=benchmark.primary, seed=config.seed)
 
-    def predict(rows: pa.Table) -> Predictions:
-        return fitted.predict(embedder.features(benchmark, rows))
+    def predict(rows: pa.Table, alteration: str = "") -> Predictions:
+        return fitted.predict(replace(embedder, feeding=fed.altered(alteration)).features(benchmark, rows))
 
     return Fitted(fitted.val, fitted.how, predict, fed)
 
@@ -101,8 +112,8 @@ def _trained(config: TransferConfig, benchmark: Benchmark, fed: Feeding, device:
     fitted = train_weights(config, train, val, metric=benchmark.primary, device=device, report=report)
     what = protocol.head if isinstance(protocol, SegmentSettings) else "fine-tuned"
 
-    def predict(rows: pa.Table) -> Predictions | PixelPredictions:
-        return fitted.predict(read_samples(config, benchmark, rows, fed), device)
+    def predict(rows: pa.Table, alteration: str = "") -> Predictions | PixelPredictions:
+        return fitted.predict(read_samples(config, benchmark, rows, fed.altered(alteration)), device)
 
     looks = _looks(val, lambda image: fitted.classes_of(image, device)) if benchmark.kind == "segmentation" else None
     return Fitted(fitted.val, f"{what}, {protocol.place_of(fitted.look)}", predict, fed, looks)
@@ -113,8 +124,8 @@ def _coloured(config: TransferConfig, benchmark: Benchmark, fed: Feeding) -> Fit
     train, val = training_samples(config, benchmark, fed)
     fitted = pixel_colour(train, val, config.protocol, seed=config.seed)
 
-    def predict(rows: pa.Table) -> PixelPredictions:
-        return fitted.predict(read_samples(config, benchmark, rows, fed))
+    def predict(rows: pa.Table, alteration: str = "") -> PixelPredictions:
+        return fitted.predict(read_samples(config, benchmark, rows, fed.altered(alteration)))
 
     how = f"logistic regression on {config.protocol.num_pixels:,} pixels"
     return Fitted(fitted.val, how, predict, fed, _looks(val, fitted.classes_of))

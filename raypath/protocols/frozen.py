@@ -4,6 +4,7 @@ One decision: an encoder is opened, fed and embedded in one place, so k-NN, prob
 predicts rows of the benchmark and never learns which split they are of.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 
 from raypath.benchmarks import Benchmark, Predictions
 from raypath.config import canonical_json
+from raypath.data import alterations
 from raypath.data.embedding import embed_rows
 from raypath.errors import BadInput
 from raypath.models import FileEncoder, file_numbers
@@ -48,14 +50,16 @@ class Embedder:
         return [whole.part(end - len(part), end) for part, end in zip(parts, ends.tolist())]
 
     def features(self, benchmark: Benchmark, rows: pa.Table) -> Features:
-        """The features of rows of `benchmark`, from the cache where they are known; raises BadInput if they are not finite."""
+        """The features of rows of `benchmark`, from the cache where they are known.
+
+        Raises BadInput if they are not finite, and where the file is asked of what no file holds: altered pixels.
+        """
         frame = self.feeding.frame
-        key = canonical_json([self.identity, frame.extent_px, frame.side_px, frame.mpp])
-        values = (
-            self._computed(rows)
-            if self.root is None
-            else FeatureCache(self.root, key).features(rows, self._computed)[0]
-        )
+        if frame.alteration and isinstance(self.encoder, FileEncoder):
+            raise BadInput(
+                f"alteration={frame.alteration} with encoder=file: it looks at files, not at pixels; leave it out"
+            )
+        values = self._computed(rows) if self.root is None else self._cached(rows)
         broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(broken):
             raise BadInput(
@@ -69,6 +73,15 @@ class Embedder:
             tuple(rows["patient"].to_pylist()),
             benchmark.classes,
         )
+
+    def _cached(self, rows: pa.Table) -> np.ndarray:
+        """From the cache; what an alteration draws belongs to a sample's id, so that altered features are known by it too."""
+        frame = self.feeding.frame
+        fed = [self.identity, frame.extent_px, frame.side_px, frame.mpp]
+        if not frame.alteration:
+            return FeatureCache(self.root, canonical_json(fed)).features(rows, self._computed)[0]
+        key = canonical_json([*fed, alterations.VERSION, frame.alteration])
+        return FeatureCache(self.root, key).features(_known_by_sample(rows), self._computed)[0]
 
     def _computed(self, rows: pa.Table) -> np.ndarray:
         if isinstance(self.encoder, FileEncoder):
@@ -111,6 +124,14 @@ def _fit_svm(settings: SvmSettings, train: Features, val: Features, seed: int) -
     how += f"; for the test C={final.c:g}, fitted on train and val" if settings.is_refitted else ""
     val_predictions = val.predictions(first.probability(val.values))
     return Frozen(val_predictions, how, lambda asked: asked.predictions(final.probability(asked.values)))
+
+
+def _known_by_sample(rows: pa.Table) -> pa.Table:
+    """The rows with a content that tells copies of one image apart by their ids; an unknown one stays unknown."""
+    pairs = zip(rows["content"].to_pylist(), rows["sample"].to_pylist(), strict=True)
+    contents = [content and hashlib.sha256(f"{content} {sample}".encode()).hexdigest() for content, sample in pairs]
+    place = rows.schema.get_field_index("content")
+    return rows.set_column(place, rows.schema.field("content"), pa.array(contents, pa.string()))
 
 
 def _of_files(rows: pa.Table) -> np.ndarray:

@@ -21,10 +21,12 @@ import pyarrow as pa
 
 from raypath.benchmarks.metrics.objects import compare_objects, label_objects
 from raypath.benchmarks.metrics.pixels import PixelPredictions, pixel_confusion
+from raypath.data.alterations import alter_image, parse_alteration
 from raypath.data.masked_images import Masked, read_masked
 from raypath.data.masked_resampling import resample_all
 from raypath.data.masked_tiles import read_masked_tiles
 from raypath.data.masks import MaskRule
+from raypath.errors import BadInput
 from raypath.protocols.whole_images import at_extent
 
 
@@ -53,13 +55,20 @@ class MaskedSamples:
         mpp: float | None = None,
         fed_mpp: float | None = None,
         has_objects: bool = False,
+        alteration: str = "",
     ) -> "MaskedSamples":
         """Read the rows of a segmentation benchmark, which have `mpp` um per px (tiles of slides are read at it).
 
         `fed_mpp`: what they have at the encoder's input; None, or the same: as they are. `has_objects`: their masks number
-        objects, which are to be scored; that takes one byte more per px, or two above 255 objects. Raises BadInput as
-        `read_masked` and `resample_all` do.
+        objects, which are to be scored; that takes one byte more per px, or two above 255 objects. `alteration`: what is done
+        to the images as they are fed (see `raypath.data.alterations`). Raises BadInput as `read_masked` and `resample_all` do,
+        and for an alteration that moves pixels away from their classes.
         """
+        change = parse_alteration(alteration)
+        if change is not None and not change.is_in_place:
+            raise BadInput(
+                f"alteration={alteration}: it moves pixels, and masks would not fit; take a factor of 1 or more"
+            )
         if "path" in rows.column_names:
             masked = read_masked(rows, rule, classes, has_objects=has_objects)
         else:
@@ -71,9 +80,14 @@ class MaskedSamples:
         if fed_mpp not in (None, mpp):
             truth = [mask for _, mask in masked]
             resample_all(masked, mpp / fed_mpp)
+        names = tuple(rows["sample"].to_pylist())
+        if change is not None:
+            masked = [
+                (alter_image(image, name, change), mask) for name, (image, mask) in zip(names, masked, strict=True)
+            ]
         return cls(
             masked=masked,
-            names=tuple(rows["sample"].to_pylist()),
+            names=names,
             patients=tuple(rows["patient"].to_pylist()),
             classes=tuple(classes),
             truth=truth,

@@ -19,7 +19,7 @@ Costs the opening of every file's header, once in a process for the same content
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -28,6 +28,7 @@ import pyarrow as pa
 from torch import nn
 
 from raypath.benchmarks import Benchmark
+from raypath.data.alterations import parse_alteration
 from raypath.data.image_files import size_of
 from raypath.data.images import Frame
 from raypath.errors import BadInput
@@ -62,6 +63,13 @@ class Feeding:
     def is_mismatched(self) -> bool:
         """Whether a reader must be told."""
         return (self.mismatch or 1.0) > LARGEST_MISMATCH
+
+    def altered(self, alteration: str) -> "Feeding":
+        """The same with altered pixels (`grey`, `hed=0.05`; empty: as they are), of which the encoder is told nothing.
+
+        Raises BadInput for a text that is no alteration.
+        """
+        return replace(self, frame=replace(self.frame, alteration=str(parse_alteration(alteration) or "")))
 
     @property
     def tags(self) -> dict[str, str]:

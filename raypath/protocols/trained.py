@@ -32,8 +32,8 @@ def read_samples(
     if isinstance(config.protocol, FinetuneSettings):
         return Samples.of(rows, benchmark.classes, fed.frame)
     has_objects = is_scored and benchmark.has_objects
-    scales = {"mpp": benchmark.mpp, "fed_mpp": fed.mpp}
-    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, **scales, has_objects=has_objects)
+    fed_as = {"mpp": benchmark.mpp, "fed_mpp": fed.mpp, "alteration": fed.frame.alteration}
+    return MaskedSamples.of(rows, benchmark.classes, benchmark.mask_rule, **fed_as, has_objects=has_objects)
 
 
 def training_samples(config: TransferConfig, benchmark: Benchmark, fed: Feeding) -> tuple[Parts, Parts]:

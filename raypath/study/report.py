@@ -39,7 +39,7 @@ class Report:
         """Write the HTML file; returns its path."""
         template = files("raypath.study").joinpath("report.html.j2").read_text(encoding="utf-8")
         environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-        pictures = [(title, caption, _embedded(picture)) for title, caption, picture in self.pictures]
+        pictures = [(title, caption, embedded(picture)) for title, caption, picture in self.pictures]
         lineage = [(name, *_unfolded(value)) for name, value in self.lineage.items()]
         html = environment.from_string(template).render(report=self, pictures=pictures, lineage=lineage)
         path.write_text(html, encoding="utf-8")
@@ -56,7 +56,7 @@ def _unfolded(value: str) -> tuple[str, bool]:
         return value, False
 
 
-def _embedded(picture: Any) -> Markup:
+def embedded(picture: Any) -> Markup:
     """A picture as a data URI: figures as SVG, photographs as JPEG."""
     buffer = io.BytesIO()
     if hasattr(picture, "savefig"):

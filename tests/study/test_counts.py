@@ -96,8 +96,8 @@ def _slow_interval(first, second, metric, num_resamples, seed):
         len(everyone), np.full(len(everyone), 1 / len(everyone)), num_resamples
     )
     drawn = [[p for p, times in zip(everyone, weights, strict=True) for _ in range(times)] for weights in draws]
-    low, high = np.quantile([(value(patients) - estimate) / error(patients) for patients in drawn], [0.025, 0.975])
-    return estimate, estimate - high * standard_error, estimate - low * standard_error
+    reach = standard_error * np.quantile([abs(value(each) - estimate) / error(each) for each in drawn], 0.95)
+    return estimate, estimate - reach, estimate + reach
 
 
 @pytest.mark.parametrize("metric", ["quadratic_kappa", "miou_macro", "dice_macro"])

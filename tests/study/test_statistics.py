@@ -82,7 +82,9 @@ def _slow_interval(predictions, metric, num_resamples, seed):
     for weights in draws:
         patients = [p for p, times in zip(everyone, weights, strict=True) for _ in range(times)]
         t.append((value(patients) - estimate) / error(patients))
-    low, high = np.quantile(t, [0.025, 0.975])
+    low, high = (
+        np.quantile(t, [0.025, 0.975]) if len(predictions) == 1 else np.quantile(np.abs(t), 0.95) * np.array([-1, 1])
+    )
     return estimate, estimate - high * standard_error, estimate - low * standard_error
 
 

@@ -1,0 +1,140 @@
+"""The benchmarks of a study: read, searched for near-duplicates, with their folds and a transfer for each protocol.
+
+One decision: everything that can be wrong with a benchmark is found here, before anything is trained: one that cannot be read or
+divided, a protocol that is none for it, a file of sites that does not fit.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from copies import look_for_copies
+from nested import outer_folds
+from recipes.transfers import TRANSFERS
+from transfer_words import asked_for
+
+from raypath.benchmarks import Benchmark
+from raypath.config import canonical_json
+from raypath.data.csv_files import csv_table
+from raypath.errors import BadInput
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, evaluated
+from raypath.study.barcodes import find_barcode
+from raypath.study.settings import StudyConfig
+from raypath.study.site_folds import leave_site_out
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A benchmark of the study, read and searched for near-duplicates, with a transfer for each protocol that suits it."""
+
+    name: str
+    benchmark: Benchmark
+    pool: str
+    transfers: dict[str, TransferConfig]
+    together: tuple[tuple[str, str], ...] = ()
+    found: dict[str, str] = field(default_factory=dict)
+    """Tags of what was found."""
+    site_of: dict[str, str] = field(default_factory=dict)
+    """The site of a sample, patient or slide, where a file says it."""
+    leaves_site_out: bool = False
+
+    @property
+    def folds_hash(self) -> str:
+        """What the data of a cell are known by: the set with its split, and the sites where these make the folds."""
+        if not self.leaves_site_out:
+            return self.benchmark.data_hash
+        return hashlib.sha256(canonical_json([self.benchmark.data_hash, self.site_of]).encode()).hexdigest()
+
+    def folds(self, transfer: TransferConfig) -> list[Benchmark]:
+        """The outer folds, by patient or by site, or the benchmark as it is divided. Raises BadInput where it cannot be."""
+        if self.leaves_site_out:
+            return leave_site_out(self.benchmark, self.site_of, seed=transfer.seed)
+        return (
+            outer_folds(transfer, self.benchmark, self.together)
+            if transfer.evaluation == "nested"
+            else [self.benchmark]
+        )
+
+
+def load_benchmarks(config: StudyConfig) -> list[Loaded]:
+    """All benchmarks, read. Raises BadInput for one that cannot be, for two of a name, and for near-duplicates across a split."""
+    loaded = [_load(config, number) for number in range(len(config.benchmarks))]
+    names = [one.name for one in loaded]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(
+            f"{config.name}: two benchmarks are called {', '.join(twice)}; give one a name of its own: name="
+        )
+    return loaded
+
+
+def _load(config: StudyConfig, number: int) -> Loaded:
+    entry = config.benchmarks[number]
+    settings = [f"benchmark.{one}" for one in entry.settings]
+    words = [entry.path] if entry.path else []
+    if entry.kind:  # said, not recognised
+        settings += [f"benchmark.kind={entry.kind}", *(f"benchmark.path={json.dumps(word)}" for word in words)]
+        words = []
+    transfers, benchmark = {}, None
+    for protocol in config.protocols:
+        if protocol not in TRANSFERS:
+            raise BadInput(f"protocols: {protocol!r} is none; expected some of {', '.join(TRANSFERS)}")
+        asked = asked_for([*words, protocol, *settings, *settings_for(protocol, config.transfer)])
+        transfer = replace(asked.config(), seed=config.seed)
+        benchmark = benchmark or transfer.benchmark.load(config.seed)
+        if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
+            transfers[protocol] = with_evaluation(transfer, benchmark)
+    if config.method == "percentile" and benchmark.primary == "auroc":
+        raise BadInput(
+            f"{benchmark.name}: method=percentile knows no AUROC, its primary metric; use bootstrap-t or image"
+        )
+    if not transfers:
+        raise BadInput(
+            f"{benchmark.name} is a {benchmark.kind}: none of the protocols {', '.join(config.protocols)} is for it"
+        )
+    name = entry.name or benchmark.name
+    benchmark = replace(benchmark, name=name)
+    if entry.leave_site_out:
+        transfers = {protocol: replace(own, evaluation="nested", num_repeats=1) for protocol, own in transfers.items()}
+    first = next(iter(transfers.values()))
+    looked = look_for_copies(first, benchmark)
+    site_of = sites_in(entry.sites, looked.benchmark)
+    one = Loaded(
+        name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, site_of, entry.leave_site_out
+    )
+    one.folds(first)  # can it be divided so? before anything is trained
+    return one
+
+
+def sites_in(place: str, benchmark: Benchmark) -> dict[str, str]:
+    """The sites that a file names, else those of TCGA barcodes; raises BadInput for a file that is none."""
+    if place:
+        lines = csv_table(Path(place), ("name", "site"))
+        return {cells["name"]: cells["site"] for _, cells in lines if cells["site"]}
+    table = benchmark.table
+    names = {name for column in ("sample", "patient", "slide") for name in table[column].to_pylist() if name}
+    found = {name: find_barcode(name) for name in names}
+    return {name: code.site for name, code in sorted(found.items()) if code}
+
+
+def settings_for(protocol: str, transfer: Sequence[str]) -> list[str]:
+    """Those of all transfers, and those that begin with the name of this protocol."""
+    own = []
+    for setting in transfer:
+        name, _, rest = setting.partition(".")
+        if name not in TRANSFERS:
+            own.append(setting)
+        elif name == protocol:
+            own.append(rest)
+    return own
+
+
+def with_evaluation(transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
+    """The evaluation decided; nested folds are drawn once, as seeds tell the spread of fits. Raises BadInput for other repeats."""
+    if transfer.num_repeats not in (None, 1):
+        raise BadInput(
+            f"num_repeats={transfer.num_repeats}: the folds of a study are drawn once; set num_seeds instead"
+        )
+    return evaluated(replace(transfer, num_repeats=transfer.num_repeats or 1), benchmark)

@@ -1,0 +1,183 @@
+"""One cell on one fold: its settings chosen on val, then fitted with fresh seeds and asked about the test.
+
+One decision: every encoder gets the same search (`sweep.num_trials`, `sweep.space`), and what is reported is not the winner of the
+search but fits of its settings with seeds that chose nothing. The null is the same fit on shuffled labels.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import launch
+import pyarrow as pa
+import ray
+import torch
+from launch import say
+from scoring import device_here, features_root, scores_of
+
+from raypath.benchmarks import Benchmark
+from raypath.config import override, to_dict
+from raypath.protocols import fit
+from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
+from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding, train_rows
+from raypath.run_folder import runs_root
+from raypath.study.cells import Cell, CellFolder, Cost, save_said, write_json
+from raypath.study.null import shuffled
+from raypath.sweep import TrialLog, num_trials, sweep
+
+NULL = "null"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """Where trials are written down: the store, the run that they are children of, and what they are tagged with."""
+
+    tracking: str
+    run_id: str
+    tags: dict[str, Any]
+
+
+def is_embedded_once(config: TransferConfig) -> bool:
+    """Whether all samples go through the encoder before any fold: it is frozen, and no fold has statistics of its own.
+
+    The test of a given split is embedded when it is opened.
+    """
+    is_frozen = not isinstance(config.protocol, (*TRAINED, *OF_PIXELS))
+    return is_frozen and config.evaluation == "nested" and batch_norm_rule(config) == "keep"
+
+
+def place_of_cell(cell: Cell) -> CellFolder:
+    """Where a cell lies, for all studies."""
+    return CellFolder(runs_root() / "cells" / cell.key)
+
+
+def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int, share: float) -> tuple[TransferConfig, Cost]:
+    """The configuration that val chooses, and what choosing took; what was chosen before a crash stays chosen."""
+    if not isinstance(cell.config.protocol, TRAINED):
+        return cell.config, Cost()
+    place = place_of_cell(cell).fold(number) / "chosen.json"
+    if not place.exists():
+        started = time.monotonic()
+        winner = tuned(tracked, cell, fold, number)
+        settings, num = cell.config.sweep, num_trials(cell.config.sweep)
+        hours = (time.monotonic() - started) / 3600
+        free = ray.cluster_resources().get("CPU", 1) * share // max(settings.cpus_per_trial, 0.1)
+        at_once = max(1, min(num, int(free)))
+        cost = Cost(
+            tiles_seen=num * images_of(cell.config, fold),  # at most: trials may have been stopped early
+            cpu_hours=hours * settings.cpus_per_trial * at_once,
+            gpu_hours=hours * settings.gpus_per_trial * at_once,
+            num_trials=num,
+        )
+        write_json(place, {"params": winner.params, "place": winner.place, "cost": asdict(cost)})
+    known = json.loads(place.read_text())
+    return override(cell.config, known["params"]), Cost(**known["cost"])
+
+
+def images_of(config: TransferConfig, fold: Benchmark) -> int:
+    """Images that one training goes through, within its share of the labels."""
+    protocol = config.protocol
+    if getattr(protocol, "num_steps", 0):
+        return protocol.num_steps * protocol.batch
+    return len(train_rows(config, fold)) * getattr(protocol, "epochs", 1)
+
+
+def tuned(tracked: Tracked, cell: Cell, fold: Benchmark, number: int):
+    """The winner of the sweep of a cell in a fold, every trial a child run in MLflow."""
+    config, folder = cell.config, place_of_cell(cell).path / f"tuned-{number:02}"
+    folder.mkdir(parents=True, exist_ok=True)
+    train, val = training_samples(config, fold, feeding(config, fold))
+    tags = tracked.tags | {"raypath.fold": str(number), "protocol": cell.protocol, "fraction": f"{cell.fraction:.0%}"}
+    log = TrialLog(
+        config,
+        uri=tracked.tracking,
+        experiment=launch.PROJECT,
+        parent=tracked.run_id,
+        folder=folder,
+        tags=tags,
+        show=say,
+    )
+    try:
+        winner = sweep(config, train, val, metric=fold.primary, folder=folder, callbacks=[log], resume=True)
+    finally:
+        log.end_open_runs()
+    log.mark_winner(winner.trial_id)
+    return winner
+
+
+def say_all(
+    cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table, place: Path, tuning: Cost, share: float
+) -> None:
+    """What the chosen configuration says of the test: by every seed, on altered images, and fitted on shuffled labels."""
+    started = time.monotonic()
+    fits = [(f"seed-{seed}", replace(config, seed=seed), fold) for seed in cell.seeds]
+    if cell.has_null:
+        fits.append((NULL, replace(config, seed=cell.seeds[0]), shuffled(fold, seed=cell.seeds[0])))
+    is_trained = isinstance(config.protocol, TRAINED)
+    speak = said_by_trained if is_trained else said_by_frozen
+    vals, how = {}, ""
+    for name, own, data in fits:
+        altered = cell.alterations if name == fits[0][0] else ()
+        val, said, way = speak(own, data, rows, altered)
+        vals[name], how = scores_of("val", val)[f"val_{fold.primary}"], how or way
+        for alteration, predictions in said.items():
+            target = place / (f"altered/{alteration}.parquet" if alteration else f"{name}.parquet")
+            target.parent.mkdir(exist_ok=True)
+            save_said(predictions, target)
+    hours = (time.monotonic() - started) / 3600
+    cost = tuning + cost_of_fits(cell, config, fold, len(fits), len(rows), hours, share)
+    done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config), "data_hash": fold.data_hash}
+    write_json(place / "done.json", done)
+
+
+def cost_of_fits(
+    cell: Cell, config: TransferConfig, fold: Benchmark, num_fits: int, num_tested: int, hours: float, share: float
+) -> Cost:
+    """What fitting and saying took: the processors of one trial, one core where features are known, else this pair's share."""
+    settings, resources = config.sweep, ray.cluster_resources()
+    if isinstance(config.protocol, TRAINED):
+        held = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
+        return Cost(tiles_seen=images_of(config, fold) * num_fits, **held)
+    if is_embedded_once(config):
+        return Cost(cpu_hours=hours)
+    return Cost(
+        tiles_seen=len(fold.table) + len(cell.alterations) * num_tested,
+        cpu_hours=hours * resources.get("CPU", 1) * share,
+        gpu_hours=hours * resources.get("GPU", 0) * share,
+    )
+
+
+def said_by_frozen(
+    config: TransferConfig, fold: Benchmark, rows: pa.Table, alterations: tuple[str, ...]
+) -> tuple[Said, dict[str, Said], str]:
+    """(val, what is said of the test as it is ("") and altered, how) by a frozen encoder."""
+    progress = launch.counter("samples embedded")
+    fitted = fit(config, fold, features_root=features_root(), device=device_here(), progress=progress)
+    said = {alteration: fitted.predict(rows, alteration) for alteration in ("", *alterations)}
+    return fitted.val, said, fitted.how
+
+
+def said_by_trained(
+    config: TransferConfig, fold: Benchmark, rows: pa.Table, alterations: tuple[str, ...]
+) -> tuple[Said, dict[str, Said], str]:
+    """The same of an encoder that is trained, with the processors of one trial."""
+    fed = feeding(config, fold)
+    train, val = training_samples(config, fold, fed)
+    tests = {"": read_samples(config, fold, rows, fed)}
+    tests |= {one: read_samples(config, fold, rows, fed.altered(one)) for one in alterations}
+    settings = config.sweep
+    resources = {"num_cpus": settings.cpus_per_trial, "num_gpus": settings.gpus_per_trial / settings.workers_per_trial}
+    task = ray.remote(max_retries=1, **resources)(_train_and_say)
+    return ray.get(task.remote(config, ray.put(train), ray.put(val), ray.put(tests), fold.primary))
+
+
+def _train_and_say(
+    config: TransferConfig, train: Parts, val: Parts, tests: dict[str, Parts], metric: str
+) -> tuple[Said, dict[str, Said], str]:
+    torch.set_num_threads(max(1, int(config.sweep.cpus_per_trial)))
+    device = torch.device("cuda" if config.sweep.gpus_per_trial else "cpu")
+    fitted = train_weights(config, train, val, metric=metric, device=device)
+    how = f"{config.protocol.kind}, {config.protocol.place_of(fitted.look)}"
+    return fitted.val, {name: fitted.predict(samples, device) for name, samples in tests.items()}, how

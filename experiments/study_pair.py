@@ -1,0 +1,256 @@
+"""One encoder of a study on one benchmark: every protocol and share of labels tuned, then the test opened once for them all.
+
+One decision: the order of things is the seal. In each fold (or on the given split) all that is chosen is chosen first, on val;
+then the test is opened, once; then the chosen configurations are fitted with fresh seeds, which choose nothing but their best look
+at val, and say what they say of the test. A cell is written down when all its folds are, and is never run again.
+
+A cell that fails is written down as failed, with its reason, and takes nothing else with it.
+"""
+
+import fcntl
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import launch
+import numpy as np
+import ray
+from launch import say
+from scoring import LEDGER, features_root, refuse_monitored, scores_of
+from study_benchmarks import Loaded
+from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
+
+from raypath.benchmarks import Benchmark, open_test
+from raypath.benchmarks.splits.folds import pool
+from raypath.config import canonical_json, config_hash, to_dict
+from raypath.errors import BadInput
+from raypath.protocols.encoders import encoder_id, open_encoder
+from raypath.protocols.fitting import embedder_of
+from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
+from raypath.run_folder import runs_root
+from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said, write_json
+from raypath.study.contamination import check_contamination, contamination_of
+from raypath.study.seen import Seen, seen_by
+from raypath.tracking import git_tags, open_tracking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """An encoder's checkpoint on a benchmark, with all the cells that are asked of it."""
+
+    cells: tuple[Cell, ...]
+    folder: Path
+    """The study's."""
+    reason: str
+    """What the ledger says."""
+    reopen: bool
+    waive: tuple[str, ...]
+    seen: Seen | None
+    """What its pretraining saw, where that is declared; None: what the runs behind its weights say."""
+    tracked: Tracked
+    """With the MLflow run of the encoder on the benchmark."""
+    share: float = 1.0
+    """Of the cluster's processors, while other pairs run beside it; for the cost."""
+
+    @property
+    def name(self) -> str:
+        """For files and people."""
+        point = self.cells[0].checkpoint
+        step = "" if point.step is None else f" step {point.step}"
+        return f"{point.encoder} seed {point.seed}{step} on {self.cells[0].benchmark}"
+
+
+def score_pair(pair: Pair, one: Loaded) -> dict[str, Any]:
+    """Everything that is asked of the pair and is not done: why cells failed, and what the pretraining has seen of the test.
+
+    Another study that asks for the same at the same time waits, and finds it done.
+    """
+    contamination = seen_or_fail(pair, one.benchmark)
+    with locked(pair):
+        # cells that come to the same (colour under a probe, and where others are fine-tuned) are one
+        by_key = {cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}
+        failed = score_cells(pair, list(by_key.values()), one, contamination) if by_key else []
+    return {"failed": failed, "contamination": contamination}
+
+
+@contextmanager
+def locked(pair: Pair) -> Iterator[None]:
+    """Nobody else scores these weights on this benchmark meanwhile; released by the death of the process too."""
+    cell = pair.cells[0]
+    place = runs_root() / "cells" / ".locks" / f"{cell.checkpoint.weights}-{cell.data_hash[:16]}".replace("/", "-")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[str, Any]) -> list[str]:
+    """Cells that are not done: fold by fold, then written down; the reasons of those that failed."""
+    benchmark, failed, embedding = one.benchmark, {}, {}
+    folds = one.folds(todo[0].config)
+    started = time.monotonic()
+    with failing_apart(todo, failed):
+        embedding = embed_once(todo, benchmark, pair.share)
+    for number, fold in enumerate(folds):
+        with failing_apart(todo, failed) as alive:
+            score_fold(pair, alive, fold, number, len(folds), failed)
+    for cell in todo:
+        with failing_apart([cell], failed) as alive:
+            if alive:
+                finish(cell, benchmark, len(folds), contamination, embedding.get(cell.key, Cost()))
+        if cell.key in failed:
+            place_of_cell(cell).fail(facts_of(cell) | {"state": "failed", "reason": failed[cell.key]})
+    say(f"{pair.name}: {len(todo) - len(failed)} cells in {time.monotonic() - started:.0f} s, {len(failed)} failed")
+    return [f"{cell.words}: {failed[cell.key]}" for cell in todo if cell.key in failed]
+
+
+def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
+    """What the pretraining has seen of the benchmark, as this study declares and waives it; looked for once.
+
+    Raises BadInput where that forbids a score.
+    """
+    cell = pair.cells[0]
+    source, is_nested = cell.checkpoint.source, cell.config.evaluation == "nested"
+    refuse_monitored(source, benchmark)
+    asked = [cell.checkpoint.weights, cell.data_hash, is_nested, sorted(pair.waive), str(pair.seen)]
+    place = pair.folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
+    if not place.exists():
+        found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
+        refused = ""
+        try:
+            check_contamination(found)
+        except BadInput as error:
+            refused = str(error)
+        write_json(place, {"status": found.status, "line": found.line, "tag": found.tag, "refused": refused})
+    known = json.loads(place.read_text())
+    open_tracking(pair.tracked.tracking, launch.PROJECT).set_tags(pair.tracked.run_id, known["tag"])
+    if known["refused"]:
+        raise BadInput(known["refused"])
+    return {"status": known["status"], "line": known["line"]}
+
+
+def embed_once(cells: list[Cell], benchmark: Benchmark, share: float) -> dict[str, Cost]:
+    """All samples through a frozen encoder, once as they are and once for each alteration; what it took, shared by the cells.
+
+    Folds then find them in the cache. Pixels alone: no label is looked at, and what is tested stays sealed.
+    """
+    frozen = [cell for cell in cells if is_embedded_once(cell.config)]
+    progress, started, num_embedded = launch.counter("samples embedded"), time.monotonic(), 0
+    fed_alike = {(cell.config.extent_px, cell.config.scale): cell.config for cell in frozen}
+    alterations = dict.fromkeys(("", *(one for cell in frozen for one in cell.alterations)))
+    for config, alteration in product(fed_alike.values(), alterations):
+        fed = feeding(config, benchmark).altered(alteration)
+        embedder_of(config, benchmark, fed, features_root(), progress).features(benchmark, benchmark.table)
+        num_embedded += len(benchmark.table)
+    hours, resources = (time.monotonic() - started) / 3600 / max(1, len(frozen)), ray.cluster_resources()
+    cost = Cost(
+        tiles_seen=num_embedded // max(1, len(frozen)),
+        cpu_hours=hours * resources.get("CPU", 1) * share,
+        gpu_hours=hours * resources.get("GPU", 0) * share,
+    )
+    return {cell.key: cost for cell in frozen}
+
+
+@contextmanager
+def failing_apart(cells: list[Cell], failed: dict[str, str]) -> Iterator[list[Cell]]:
+    """The cells that have not failed; what is raised inside fails all of these."""
+    alive = [cell for cell in cells if cell.key not in failed]
+    try:
+        yield alive
+    except Exception as error:
+        say(traceback.format_exc())
+        failed.update({cell.key: _line(error) for cell in alive})
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def score_fold(
+    pair: Pair, cells: list[Cell], fold: Benchmark, number: int, num_folds: int, failed: dict[str, str]
+) -> None:
+    """One fold of all cells: choose on val, open the test once, fit and say."""
+    todo = [cell for cell in cells if not (place_of_cell(cell).fold(number) / "done.json").exists()]
+    chosen: dict[str, tuple[TransferConfig, Cost]] = {}
+    for cell in todo:
+        with failing_apart([cell], failed):
+            chosen[cell.key] = choose(pair.tracked, cell, fold, number, pair.share)
+    todo = [cell for cell in todo if cell.key in chosen]
+    if not todo:
+        return
+    who = tested_as(todo[0])
+    place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
+    reason = f"{pair.reason}{place}"
+    rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
+    for cell in todo:
+        with failing_apart([cell], failed):
+            config, tuning = chosen[cell.key]
+            note(pair, "started", cell, number)
+            say_all(cell, config, fold, rows, place_of_cell(cell).fold(number), tuning, pair.share)
+            note(pair, "finished", cell, number)
+
+
+def tested_as(cell: Cell) -> str:
+    """What a test is opened for: the weights, and what was done to their batch norm."""
+    rule = batch_norm_rule(cell.config)
+    who = encoder_id(cell.checkpoint.source, seed=cell.config.seed)
+    return who if rule == "keep" else f"{who}, batch norm {rule}"
+
+
+def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict[str, Any], embedding: Cost) -> None:
+    """Pool the folds of a cell and write its record."""
+    folder = place_of_cell(cell)
+    places = [folder.fold(number) for number in range(num_folds)]
+    names = [path.relative_to(places[0]).with_suffix("") for path in sorted(places[0].rglob("*.parquet"))]
+    for name in names:
+        target = folder.path / f"{name}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        parts = [load_said(place / f"{name}.parquet") for place in places]
+        save_said(pool(parts, benchmark)[0] if num_folds > 1 else parts[0], target)
+    encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
+    done = [json.loads((place / "done.json").read_text()) for place in places]
+    cost = sum((Cost(**one["cost"]) for one in done), embedding)
+    vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
+    record = facts_of(cell) | {
+        "state": "done",
+        "metric": benchmark.primary,
+        "how": sorted({one["how"] for one in done}),
+        "val": vals,
+        "cost": asdict(cost),
+        "contamination": contamination,
+        "config_hash": config_hash(cell.config),
+        "architecture": getattr(getattr(encoder, "settings", None), "architecture", None),
+        "config": to_dict(cell.config),
+        "chosen": [one["params"]["protocol"] for one in done],
+        "num_folds": num_folds,
+        "tests": [{"data_hash": one["data_hash"], "encoder": tested_as(cell)} for one in done],
+        "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
+    }
+    folder.finish(record)
+
+
+def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
+    """A line in the study's journal: nothing that is finished may be started again."""
+    line = {"time": round(time.time(), 3), "what": what, "cell": cell.key, "fold": fold, "words": cell.words}
+    with (pair.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def log_pair(pair: Pair) -> None:
+    """The scores of all cells of a pair, means over their fits, into its MLflow run."""
+    tracker = open_tracking(pair.tracked.tracking, launch.PROJECT)
+    for cell in pair.cells:
+        folder = place_of_cell(cell)
+        if folder.is_done:
+            share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
+            fits = [scores_of("test", folder.said(f"seed-{seed}")) for seed in cell.seeds]
+            means = {name: float(np.mean([own[name] for own in fits])) for name in fits[0]}
+            named = {f"{cell.protocol}{share}/{name}": value for name, value in means.items() if np.isfinite(value)}
+            tracker.log_metrics(pair.tracked.run_id, named)

@@ -1,0 +1,125 @@
+"""The parts of a report that say why to believe it: confounders, leakage, openings, cost, failures, lineage.
+
+One decision: everything that happened is named, also where it is good news; a reader need not ask whether it was looked at.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from raypath.study.cost_table import cost_table
+from raypath.study.results import StudyResults
+from raypath.study.section import Section
+from raypath.study.study_tables import without_constants
+from raypath.study.tables import Table
+
+
+def confounders(results: StudyResults) -> Section | None:
+    """What a probe reads from features beside the label."""
+    known = results.read("confounders.json", [])
+    rows = tuple((one["benchmark"], one["encoder"], one["words"]) for one in known)
+    if not rows:
+        return None
+    table = Table(columns=("benchmark", "encoder", "what a probe finds"), rows=rows)
+    words = (
+        "Whether site, scanner or patient can be read from the features. Where it can, a split must keep them apart."
+    )
+    return Section(title="Confounders", words=(words,), tables=(table,))
+
+
+def leakage(results: StudyResults) -> Section:
+    """Within each benchmark, between pretraining and benchmark, and which tests were opened how often."""
+    return Section(
+        title="Leakage, contamination and the seal of the tests",
+        words=(*_openings(results.openings), *_copies(results)),
+        tables=(_within(results), _between(results)),
+    )
+
+
+def _openings(openings: list[dict[str, Any]]) -> tuple[str, ...]:
+    """How many tests were opened, and every opening after the first."""
+    times = Counter((line["benchmark"], line["encoder"], line["data_hash"]) for line in openings)
+    again = [line for line in openings if line["opening"] > 1]
+    number = (
+        f"Tests were opened {len(openings)} times for {len(times)} pairs of an encoder and a test (a fold has its own)"
+    )
+    if not again:
+        return (f"{number}, each once.",)
+    lines = [
+        f"Opening {line['opening']}: {line['benchmark']} for {line['encoder']}, {line['time']}, reason: {line['reason']}"
+        for line in again
+    ]
+    return (f"{number}; {len(again)} of them again:", *lines)
+
+
+def _copies(results: StudyResults) -> list[str]:
+    """Near-duplicates by features and pixels, for each benchmark whose features were looked at."""
+    lines = []
+    for one in results.read("copies.json", []):
+        lines.append(f"{one['benchmark']}, near-duplicates by the features of {one['encoder']}: {one['words']}.")
+        lines += one["listed"]
+    return lines
+
+
+def _within(results: StudyResults) -> Table:
+    rows = tuple(
+        (
+            name,
+            facts["tags"].get("raypath.near_duplicates", "not searched"),
+            facts["tags"].get("raypath.waived", "none"),
+            facts["split_note"],
+        )
+        for name, facts in results.benchmarks.items()
+    )
+    return Table(columns=("benchmark", "near-duplicates", "waived", "split"), rows=rows)
+
+
+def _between(results: StudyResults) -> Table:
+    """What pretrainings saw of tests: a row for each encoder, benchmark and finding."""
+    rows: dict[tuple[str, str, str, str], None] = {}
+    for place in results.places:
+        for one in place.scored:
+            found = one.record["contamination"]
+            line = found["line"].removeprefix(f"{place.benchmark}: ")
+            rows[place.encoder, place.benchmark, found["status"], line] = None
+    return Table(columns=("encoder", "benchmark", "status", "what its pretraining saw of the test"), rows=tuple(rows))
+
+
+def costs(results: StudyResults) -> Section:
+    """What it took."""
+    table, words = without_constants(cost_table(results), ("protocol", "labels"))
+    return Section(title="Cost", words=(words,) if words else (), tables=(table,))
+
+
+def failed(results: StudyResults) -> Section | None:
+    """What did not come to an end; what failed for one reason stands together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in sorted(results.failures.items()):
+        by_reason.setdefault(reason, []).append(name)
+    lines = tuple(f"{'; '.join(names)}: {reason}" for reason, names in by_reason.items())
+    return Section(title=f"Failed: {len(results.failures)}", words=lines) if lines else None
+
+
+def lineage(results: StudyResults) -> Section:
+    """Everything that is needed to do it again, and to check it."""
+    command = results.folder / "command.txt"
+    rows = [("command", command.read_text(encoding="utf-8").strip() if command.exists() else None)]
+    rows += [(name, str(value)) for name, value in results.read("versions.json", {}).items()]
+    rows += [(f"data of {name}", facts["data_hash"]) for name, facts in results.benchmarks.items()]
+    weights = {
+        (p.encoder, one.record["pretraining_seed"], _weights(one.record)): None
+        for p in results.places
+        for one in p.scored
+    }
+    rows += [(f"weights of {encoder}, seed {seed}", text) for encoder, seed, text in weights]
+    configs = {one.record["config_hash"] for place in results.places for one in place.scored}
+    rows.append(("configs of cells", f"{len(configs)} different; each stands in cells/KEY/cell.json"))
+    table = Table(columns=("what", "value"), rows=tuple(rows), missing="not written down")
+    study = (results.folder / "study.json").read_text(encoding="utf-8")
+    return Section(title="Lineage", tables=(table,), texts=(("the study's config", study),))
+
+
+def _weights(record: dict[str, Any]) -> str:
+    left_out = f", without {' and '.join(record['left_out'])}" if record["left_out"] else ""
+    deviations = f", not as in the paper: {record['deviations']}" if record.get("deviations") else ""
+    return f"{record['weights']}{left_out}{deviations} ({Path(record['source']).as_posix()})"

@@ -1,0 +1,123 @@
+"""Comparisons are those of independent calls, and their words are earned."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from raypath.study.comparisons import at_budget, comparisons, difference, summary
+from raypath.study.permutation import holm, permutation_p
+from raypath.study.results import load_results
+from raypath.study.statistics import paired_difference
+from tests.study.synthetic_study import CONFIG, SETS, write_study
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return load_results(write_study(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="module")
+def found(results):
+    return comparisons(results, "probe")
+
+
+def of(found, encoder, benchmark):
+    return next(one for one in found if (one.place.encoder, one.place.benchmark) == (encoder, benchmark))
+
+
+def test_every_encoder_is_compared_with_the_reference_everywhere(found):
+    pairs = [(one.place.benchmark, one.place.encoder) for one in found]
+    assert pairs == [(one.name, encoder) for one in SETS for encoder in ("ours", "other", "colour")]
+
+
+@pytest.mark.parametrize("benchmark", ["gains", "images", "glands"])
+@pytest.mark.parametrize(("encoder", "population"), [("ours", "recipe"), ("other", "checkpoint")])
+def test_differences_are_those_of_an_independent_call(results, found, encoder, population, benchmark):
+    own = results.place(encoder, benchmark, "probe")
+    for other, got in (("random", "to_reference"), ("colour", "to_colour")):
+        baseline = results.place(other, benchmark, "probe")
+        wanted = paired_difference(own.said, baseline.said, own.metric, population=population, num_resamples=200)
+        assert getattr(of(found, encoder, benchmark), got) == wanted
+
+
+def test_holm_runs_over_all_comparisons_that_are_read_together(results, found):
+    alone = [
+        permutation_p(one.place.said, results.place("random", one.place.benchmark, "probe").said, one.place.metric)
+        for one in found
+    ]
+    p_values = [one.p_value for one in found]
+    np.testing.assert_allclose(p_values, alone, atol=0.06)  # of other, and more, permutations
+    np.testing.assert_allclose([one.adjusted_p for one in found], holm(p_values))
+
+
+def test_a_large_family_gets_permutations_enough_to_say_anything(results):
+    few = replace(results, config=replace(CONFIG, num_permutations=100))
+    one = of(comparisons(few, "probe"), "ours", "gains")
+    assert one.word == "better"  # of 100 permutations the least p is 0.0099, and 15 times that is above 0.05
+    assert one.adjusted_p < 0.05
+
+
+def test_the_words_are_those_of_the_truth(found):
+    assert of(found, "ours", "gains").word == "better"
+    assert of(found, "ours", "even").word == "not separable"
+    assert of(found, "ours", "few").word == "no verdict"  # the difference is true, and six patients are too few
+    assert of(found, "colour", "gains").to_colour is None
+    assert "too few patients for a verdict" in of(found, "ours", "few").verdict.words
+    assert of(found, "ours", "images").verdict.is_image_level
+
+
+def test_without_colour_nothing_is_better(results):
+    without = results.with_places(place for place in results.places if place.encoder != "colour")
+    one = of(comparisons(without, "probe"), "ours", "gains")
+    assert (one.word, one.to_colour) == ("no verdict", None)
+    assert one.to_reference == of(comparisons(results, "probe"), "ours", "gains").to_reference
+
+
+def test_what_lacks_a_reference_is_left_out(results):
+    without = results.with_places(p for p in results.places if (p.encoder, p.benchmark) != ("random", "gains"))
+    assert "gains" not in {one.place.benchmark for one in comparisons(without, "probe")}
+
+
+def test_two_pretraining_seeds_are_no_recipe(results):
+    ours, random = (results.place(name, "gains", "probe") for name in ("ours", "random"))
+    two = replace(ours, scored=ours.scored[:2])
+    assert difference(results, two, random).population == "checkpoint"
+    assert difference(results, ours, two).population == "checkpoint"
+    assert difference(results, ours, random).population == "recipe"
+    assert difference(results, random, ours).estimate == pytest.approx(-difference(results, ours, random).estimate)
+
+
+def test_the_summary_is_a_sentence_for_each_encoder(results, found):
+    ours, other, colour = summary(results, found)
+    gains = of(found, "ours", "gains").to_reference
+    assert ours.startswith(f"ours against random, 5 benchmarks: better on 1 (gains +{100 * gains.estimate:.1f} [")
+    assert "n = 30 patients, against colour +" in ours
+    assert "not separable on 3 (" in ours
+    assert "no verdict on 1 (few +" in ours
+    assert "This recipe (3 pretraining seeds; seeds and patients resampled)" in ours
+    assert "better on none; not separable on 4 (gains, even, images, glands); no verdict on 1" in other
+    assert colour.endswith("this checkpoint (one pretraining seed; images resampled).")
+    single = summary(results, [of(found, "ours", "gains")])
+    assert single[0].startswith("ours against random, 1 benchmark: ")
+
+
+def steps(places, encoder):
+    return {place.scored[0].record["step"] for place in places if place.encoder == encoder and place.fraction == 1}
+
+
+def test_equal_compute_takes_the_last_checkpoint_within_the_smallest_budget(results):
+    words, places = at_budget(results)
+    assert "within 2,000 tiles of pretraining" in words
+    assert steps(places, "ours") == {None}
+    assert steps(places, "other") == {10}
+    assert steps(places, "random") == steps(places, "colour") == {None}
+    assert len({(p.encoder, p.benchmark) for p in places if p.fraction == 1}) == 4 * len(SETS)
+
+
+def test_equal_compute_by_hours_and_what_has_no_checkpoint_is_named(results):
+    hours = replace(results, config=replace(CONFIG, budget="hours"), on_the_way=())
+    words, places = at_budget(hours)
+    assert "within 2 CPU hours" in words
+    assert words.endswith("No checkpoint as early was kept of other (100% of labels), other (25% of labels).")
+    assert "other" not in {place.encoder for place in places}

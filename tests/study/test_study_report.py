@@ -1,0 +1,302 @@
+"""The report of a study: one file that holds every number of the tables, and shows what went wrong as well."""
+
+import base64
+import csv
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from raypath.study.cells import write_json
+from raypath.study.comparisons import comparisons
+from raypath.study.ranks import rank_test
+from raypath.study.results import load_results
+from raypath.study.robustness import AS_IS, curves
+from raypath.study.sections_curves import robustness
+from raypath.study.sections_trust import leakage
+from raypath.study.study_figures import colour_of
+from raypath.study.study_report import write_report
+from raypath.study.study_tables import absent, altered_table, matrix_table, without_constants
+from raypath.study.tables import Range, Table
+from tests.study.synthetic_study import CONFIG, SETS, rank_study, rewrite, write_study
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, headings, and the words of every table row."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self.headings, self.words = [], [], [], []
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag if tag in ("h2", "style") else self.inside
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = tag
+
+    def handle_endtag(self, tag):
+        self.inside = "" if tag == self.inside else self.inside
+
+    def handle_data(self, data):
+        if self.inside == "style":
+            return
+        if self.inside == "h2":
+            self.headings.append(data)
+        if self.inside in ("td", "th"):
+            self.rows[-1][-1] += data
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = write_study(tmp_path_factory.mktemp("study"))
+    (place / "pictures").mkdir()
+    Image.new("RGB", (300, 200), (200, 100, 150)).save(place / "pictures" / "gains-worst.jpg")
+    sheet = {"benchmark": "gains", "title": "Worst tiles", "caption": "20 samples", "file": "pictures/gains-worst.jpg"}
+    write_json(place / "pictures.json", [sheet, sheet | {"file": "pictures/not-there.jpg", "title": "Gone"}])
+    points = np.random.default_rng(0).normal(size=(40, 2)).tolist()
+    known = {"benchmark": "gains", "encoder": "ours", "points": points, "label": ["a", "b"] * 20}
+    write_json(place / "maps.json", [known | {"group": ["p1", "p2", None, "p3"] * 10}])
+    found = {"benchmark": "gains", "encoder": "ours", "words": "site can be read from the features"}
+    write_json(place / "confounders.json", [found])
+    write_report(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    return load_results(folder)
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def numbers(text):
+    return [number.replace("−", "-") for number in re.findall(r"[-−]?\d+\.\d{3}\b", text)]
+
+
+def test_nothing_is_loaded_from_anywhere(folder, page):
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "link", "iframe", "object", "embed", "base"})
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert len(sources) >= 10
+    assert all(source.startswith("data:image/") for source in sources)
+    text = re.sub(r"data:image/[a-z+]+;base64,[A-Za-z0-9+/=]+", "", (folder / "report.html").read_text())
+    assert "http" not in text
+    assert "url(" not in text
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert links
+    assert all(link.startswith("#") and link[1:] in ids for link in links)
+
+
+def test_pictures_of_the_folder_are_inside_and_what_is_gone_is_left_out(page):
+    jpegs = [a["src"] for tag, a in page.tags if tag == "img" and a["src"].startswith("data:image/jpeg")]
+    assert len(jpegs) == 1
+    with Image.open(io.BytesIO(base64.b64decode(jpegs[0].partition(",")[2]))) as picture:
+        assert picture.size == (300, 200)
+
+
+def test_it_holds_every_number_of_the_csv(folder, page):
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * len(SETS) * 2
+    shown = {tuple(row[:3]): row for row in page.rows if len(row) == 10}
+    for row in rows:
+        cells = shown[row["benchmark"], row["encoder"], row["labels"]]
+        wanted = [row[name] for name in row if name.startswith(("test", "null", "minus"))]
+        assert numbers(" ".join(cells)) == [number for number in wanted if number not in ("", "failed")]
+        assert cells[-1] == (row["against random"] or "–")
+        assert cells[4:7] == [row[name] or "–" for name in ("n", "pretraining seeds", "fits")]
+
+
+def test_the_csv_holds_the_intervals_of_the_results(folder, results):
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        rows = {(row["encoder"], row["benchmark"], row["labels"]): row for row in csv.DictReader(file)}
+    for place in results.places:
+        own, row = results.interval(place), rows[place.encoder, place.benchmark, f"{place.fraction:.0%}"]
+        got = [float(row[name]) for name in ("test [95 %]", "test [95 %] low", "test [95 %] high")]
+        assert got == pytest.approx([own.estimate, own.low, own.high], abs=0.0006)
+
+
+def test_the_csv_holds_the_nulls_and_the_differences(folder, results):
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        rows = {(row["encoder"], row["benchmark"], row["labels"]): row for row in csv.DictReader(file)}
+    nulls = [one.null for one in results.place("ours", "images", "probe").scored]
+    areas = [roc_auc_score(null.label, null.probability[:, 1]) for null in nulls]
+    assert float(rows["ours", "images", "100%"]["null"]) == pytest.approx(np.mean(areas), abs=0.0006)
+    assert rows["ours", "glands", "100%"]["null"] == ""
+    for one in comparisons(results, "probe", 0.25):
+        own, row = one.to_reference, rows[one.place.encoder, one.place.benchmark, "25%"]
+        got = [float(row[name]) for name in ("minus random", "minus random low", "minus random high")]
+        assert got == pytest.approx([own.estimate, own.low, own.high], abs=0.0006)
+        assert row["against random"] == one.word
+
+
+def test_every_verdict_stands_there_with_its_population(results, page):
+    verdicts = {row[1] for row in page.rows if len(row) == 5}
+    for fraction in CONFIG.fractions:
+        for one in comparisons(results, "probe", fraction):
+            assert one.verdict.words in verdicts
+            assert one.verdict.population in one.verdict.words
+
+
+def test_the_failed_cell_and_its_reason_are_shown(page):
+    assert ["images", "other", "25%", "failed", *["–"] * 6] in page.rows
+    assert "Failed: 1" in page.headings
+    assert "other (seed 0) on images, probe, 25% of labels: Diverged: loss is NaN" in page.words
+
+
+def test_the_second_opening_of_a_test_is_shown_with_its_reason(results, page):
+    words = leakage(results).words
+    assert words[0] == (
+        "Tests were opened 21 times for 20 pairs of an encoder and a test (a fold has its own); 1 of them again:"
+    )
+    assert "again: labels were mended" in words[1]
+    assert set(words) <= set(page.words)
+    once = leakage(replace(results, openings=results.openings[:-1])).words
+    assert once == (
+        "Tests were opened 20 times for 20 pairs of an encoder and a test (a fold has its own), each once.",
+    )
+
+
+def test_remarks_stand_at_their_cells(folder):
+    with (folder / "table.csv").open(encoding="utf-8") as file:
+        notes = {
+            (row["encoder"], row["benchmark"]): row["notes"] for row in csv.DictReader(file) if row["labels"] == "100%"
+        }
+    assert notes["ours", "gains"] == ""
+    assert notes["other", "gains"] == "pretraining and test: transductive"
+    assert notes["ours", "few"] == "too few patients (below 8)"
+    assert notes["ours", "images"].startswith("image-level")
+    assert notes["ours", "even"] == "split: waived patient"
+
+
+def test_a_pretraining_seed_that_is_missing_is_remarked(results):
+    ours = results.place("ours", "gains", "probe")
+    others = [replace(place, scored=place.scored[:2]) if place is ours else place for place in results.places]
+    row = matrix_table(results.with_places(others), []).rows[0]
+    assert row[5].notes == ("2 of 3 pretraining seeds",)
+
+
+def test_sections_stand_in_the_order_of_reading(page):
+    assert page.headings == [
+        "Scores",
+        "Failed: 1",
+        "Against random, 100% of labels",
+        "Against random, 25% of labels",
+        "Ranks over benchmarks",
+        "What could be seen (said before a test was opened)",
+        "How many labels",
+        "How much pretraining",
+        "Equal compute",
+        "Altered test images",
+        "Robustness",
+        "To look at",
+        "Confounders",
+        "Leakage, contamination and the seal of the tests",
+        "Cost",
+        "Lineage",
+    ]
+
+
+def test_hostile_words_are_shown_and_not_obeyed(folder, page):
+    assert "Does it help <here> & there?" in "".join(page.words)
+    assert "here" not in {tag for tag, _ in page.tags}
+
+
+def test_it_is_the_same_when_made_again_by_another_process(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for name in ("report.html", "table.csv", "table.tex"):
+        (copy / name).unlink()
+    code = "import sys; from raypath.study.study_report import write_report; write_report(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, str(copy)], check=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    for name in ("report.html", "table.csv", "table.tex"):
+        assert (copy / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_with_few_benchmarks_it_is_said_why_there_are_no_ranks(page):
+    assert any("No test over benchmarks" in words and "here are 5 and 4." in words for words in page.words)
+
+
+def test_ranks_are_tested_from_ten_benchmarks_on(tmp_path):
+    config, sets = rank_study()
+    folder = write_study(tmp_path, config, sets)
+    text = write_report(folder).read_text(encoding="utf-8")
+    results = load_results(folder)
+    encoders = ("first", "random", "colour")
+    scores = [
+        [results.interval(results.place(encoder, one.name, "probe")).estimate for encoder in encoders] for one in sets
+    ]
+    test = rank_test(np.array(scores))
+    assert test.mean_ranks.argmin() == 0
+    assert f"10 benchmarks, Friedman&#39;s test p = {test.friedman_p:.2g}: encoders differ" in text
+    assert f"farther apart than {test.critical_difference:.2f} differ" in text
+    assert "Critical differences" in text
+    assert "In every row: protocol probe, labels 100%." in text
+    assert "Metric: balanced accuracy." in text
+    assert "How many labels" not in text
+    rewrite(folder, "cells.json", lambda asked: dict(list(asked.items())[1:]))  # one place is gone
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "here are 9 and 3." in text
+    assert "Left out, not scored for every encoder: set 00." in text
+    assert "not scored" in text
+
+
+def test_robustness_is_of_the_first_fit_of_each_encoder(results):
+    section = robustness(results)
+    assert [title for title, *_ in section.pictures] == [
+        f"Robustness: {one.name}" for one in SETS if one.name != "glands"
+    ]
+    one = results.place("ours", "gains", "probe").scored[0]
+    wanted = curves({AS_IS: one.said[0], **one.altered}, "balanced_accuracy", num_resamples=200)
+    assert [curve.kind for curve in wanted] == ["grey", "hed", "blur"]
+    assert f"gains, ours. {'; '.join(map(str, wanted))}." in section.texts[0][1]
+    figure = section.pictures[0][2]
+    drawn = dict(zip(("ours", "other", "random", "colour"), figure.legends[0].get_lines()))
+    assert {name: line.get_color() for name, line in drawn.items()} == {
+        name: colour_of(results, name) for name in drawn
+    }
+    without = replace(results, config=replace(CONFIG, has_robustness=False))
+    assert robustness(without) is None
+
+
+def test_altered_scores_stand_beside_those_of_images_as_they_are(results):
+    table = altered_table(results)
+    assert table.columns[4:] == ("as they are", "grey", "hed=0.05")
+    (row,) = [row for row in table.rows if row[:2] == ("gains", "random") and row[3] == "100%"]
+    as_is, grey = row[4].mean, row[5].mean
+    said = results.place("random", "gains", "probe").scored[0]
+    is_right = said.altered["grey"].predicted == said.altered["grey"].label
+    label = said.said[0].label
+    assert grey == pytest.approx((is_right[label == 0].mean() + is_right[label == 1].mean()) / 2)
+    assert grey < as_is
+
+
+def test_what_was_asked_and_is_not_there_is_named(results):
+    assert absent(results) == [("other", "images", "probe", 0.25)]
+
+
+def test_columns_that_say_the_same_everywhere_are_said_once():
+    rows = (("a", "probe", "5%", Range(1, 0, 2)), ("b", "probe", "10%", None))
+    table, words = without_constants(Table(columns=("x", "protocol", "labels", "y"), rows=rows), ("protocol", "labels"))
+    assert words == "In every row: protocol probe."
+    assert table.columns == ("x", "labels", "y")
+    assert table.rows == (("a", "5%", Range(1, 0, 2)), ("b", "10%", None))

@@ -1,0 +1,69 @@
+"""What the words of `experiments/study.py` mean, before anything is read or started."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+
+from recipes.studies import STUDIES
+from study import main, study_of
+
+from raypath.errors import BadInput
+from raypath.study.settings import check_study
+
+
+def test_words_become_encoders_benchmarks_protocols_and_shares(tmp_path):
+    words = ["encoders=imagenet:resnet18,simclr_small*3,runs/a-1,random,colour", f"benchmarks={tmp_path},breakhis"]
+    config = study_of("transfer", [*words, "protocols=probe,knn", "fractions=0.1,1", "num_seeds=2"])
+    named = {entry.name: (entry.source, entry.recipe, entry.num_seeds) for entry in config.encoders}
+    assert named == {
+        "imagenet:resnet18": ("imagenet:resnet18", "", 1),
+        "simclr_small": ("", "simclr_small", 3),
+        "a-1": ("runs/a-1", "", 1),
+        "random": ("random", "", 1),
+        "colour": ("colour", "", 1),
+    }
+    assert [(one.path, one.kind) for one in config.benchmarks] == [(str(tmp_path), ""), ("", "breakhis")]
+    assert (config.protocols, config.fractions, config.num_seeds) == (("probe", "knn"), (0.1, 1.0), 2)
+    assert config.reference == "imagenet:resnet18"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("nothing", [], "there is no such study"),
+        ("transfer", ["encoders=colour,colour"], "a name of its own"),
+        ("transfer", ["fractions=0"], "more than 0"),
+        ("transfer", ["protocol=probe"], "did you mean 'protocols'"),
+        ("absent.toml", [], "expected a study as a TOML file"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_in_one_line(name, settings, message):
+    with pytest.raises(BadInput, match=message):
+        study_of(name, settings)
+
+
+def test_a_study_without_colour_or_without_benchmarks_is_none(tmp_path):
+    with pytest.raises(BadInput, match="benchmarks=..."):
+        check_study(study_of("transfer", ["encoders=runs/x,colour"]))
+    with pytest.raises(BadInput, match="without it nothing can be called better"):
+        check_study(study_of("transfer", ["encoders=runs/x", f"benchmarks={tmp_path}"]))
+
+
+def test_opening_a_test_again_asks_for_words():
+    with pytest.raises(BadInput, match="a few words"):
+        main(["transfer", "encoders=colour", "benchmarks=breakhis", "reopen=true"])
+
+
+def test_the_studies_of_the_second_paper_have_its_numbers():
+    num_combinations = 0
+    for network in ("resnet50", "densenet121"):
+        study = STUDIES[f"mormont_{network}"]()
+        (multitask,) = [entry for entry in study.encoders if entry.leave_out]
+        assert multitask.num_seeds == 5
+        num_combinations += math.prod(map(len, study.leave_out.grid.values()))
+    assert num_combinations == 48
+    assert len(STUDIES["mormont_released"]().benchmarks) == 20  # 4 magnifications x 5 folds
