@@ -8,6 +8,7 @@ Negative controls: every two pretrainings of one encoder that differ in their se
 fit on shuffled labels. Positive control: an encoder that must be better than another one, by the verdict of `raypath.study`.
 """
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from raypath.errors import BadInput
 from raypath.study.comparisons import difference, to_colour
 from raypath.study.permutation import permutation_p
 from raypath.study.results import StudyResults, load_results
-from raypath.study.statistics import paired_difference, score_interval
+from raypath.study.statistics import paired_difference
 from raypath.study.verdict import verdict
 
 
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> None:
         return
     results = load_results(Path(words[0]))
     seeds(results)
+    recipes(results)
     nulls(results)
     wanted, _ = pick(settings, "better")
     if wanted:
@@ -54,21 +56,37 @@ def seeds(results: StudyResults) -> None:
 
 
 def nulls(results: StudyResults) -> None:
-    """Fits on shuffled labels."""
+    """Fits on shuffled labels: of every place, over patients and shuffles."""
     num, missed = 0, []
     for place in results.places:
-        facts = results.benchmarks[place.benchmark]
-        chance = 0.5 if place.metric == "auroc" else 1 / len(facts["classes"])
-        for one in place.scored:
-            if one.null is None or place.metric not in ("balanced_accuracy", "auroc"):
-                continue
-            own, num = score_interval(one.null, place.metric, num_resamples=results.config.num_resamples), num + 1
-            if not own.low <= chance <= own.high:
-                score = f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}], chance {chance:.3f}"
-                missed.append(f"  {place.encoder} on {place.benchmark}: {score}")
+        facts, own = results.benchmarks[place.benchmark], results.null_interval(place)
+        if own is None or place.metric not in ("balanced_accuracy", "auroc"):
+            continue
+        chance, num = 0.5 if place.metric == "auroc" else 1 / len(facts["classes"]), num + 1
+        if not own.low <= chance <= own.high:
+            score = f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}], chance {chance:.3f}"
+            missed.append(f"  {place.encoder} on {place.benchmark}: {score}")
     say(f"shuffled labels: chance is covered in {num - len(missed)} of {num}")
     for line in missed:
         say(line)
+
+
+def recipes(results: StudyResults) -> None:
+    """Two recipes that are one: the seeds of an encoder with six or more, three against three, by the verdict's own interval."""
+    found = []
+    for place in results.places:
+        groups = [replace(place, scored=place.scored[k : k + 3]) for k in range(0, len(place.scored) - 2, 3)]
+        for a, b in combinations(groups, 2):
+            own = difference(results, a, b)
+            settings = {"num_permutations": results.config.num_permutations}
+            found.append((place, own, permutation_p(a.said, b.said, place.metric, **settings)))
+    if found:
+        apart = [one for one in found if one[1].is_clear and one[2] < 0.05]
+        say(f"one recipe against itself, 3 seeds each: not separable in {len(found) - len(apart)} of {len(found)}")
+        for place, own, p in apart:
+            say(
+                f"  {place.encoder} on {place.benchmark}: {own.estimate:+.3f} [{own.low:.3f}, {own.high:.3f}], p = {p:.3g}"
+            )
 
 
 def better(results: StudyResults, encoder: str, than: str, benchmark: str) -> None:

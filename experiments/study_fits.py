@@ -27,7 +27,7 @@ from raypath.study.cells import Cell, CellFolder, Cost, save_said, write_json
 from raypath.study.null import shuffled
 from raypath.sweep import TrialLog, num_trials, sweep
 
-NULL = "null"
+NULL, MAX_NULLS = "null", 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +113,9 @@ def say_all(
     """What the chosen configuration says of the test: by every seed, on altered images, and fitted on shuffled labels."""
     started = time.monotonic()
     fits = [(f"seed-{seed}", replace(config, seed=seed), fold) for seed in cell.seeds]
-    if cell.has_null:
-        fits.append((NULL, replace(config, seed=cell.seeds[0]), shuffled(fold, seed=cell.seeds[0])))
+    for number in range(cell.num_nulls):  # another shuffle for every checkpoint too
+        labels = shuffled(fold, seed=cell.checkpoint.seed * MAX_NULLS + number)
+        fits.append((f"{NULL}-{number + 1}", replace(config, seed=cell.seeds[0]), labels))
     is_trained = isinstance(config.protocol, TRAINED)
     speak = said_by_trained if is_trained else said_by_frozen
     vals, how = {}, ""

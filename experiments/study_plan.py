@@ -24,6 +24,7 @@ from raypath.models import EncoderSettings
 from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
 from raypath.protocols.encoders import FILE, IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
+from raypath.protocols.trained import TRAINED
 from raypath.protocols.transfer import OF_PIXELS, check_protocol, has_budget
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Checkpoint
@@ -187,6 +188,7 @@ def cells_of(
         is_fixed = isinstance(own, _WITHOUT_CHANCE) and not has_budget(transfer)
         num = 1 if is_fixed else config.num_seeds
         is_dense = one.benchmark.kind == "segmentation"
+        num_nulls = min(config.num_nulls, 1) if isinstance(own, TRAINED) else config.num_nulls
         is_end = checkpoint.step is None  # on the way the score is all that is asked for
         altered = alterations_of(config, entry, protocol, fraction, is_dense=is_dense) if is_end else ()
         cells.append(
@@ -198,7 +200,7 @@ def cells_of(
                 config=transfer,
                 seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
                 alterations=altered,
-                has_null=config.has_null and not is_dense and is_end,
+                num_nulls=num_nulls if is_end and not is_dense else 0,
                 data_hash=one.folds_hash,
             )
         )

@@ -2,7 +2,7 @@
 
     cells/KEY/cell.json                what it is, how it was reached, what it cost; written last: with it the cell is finished
     cells/KEY/seed-3.parquet           what the fit with seed 3 says of the test (all folds pooled)
-    cells/KEY/null.parquet             the same, fitted on shuffled labels
+    cells/KEY/null-1.parquet           the same, fitted on labels that were shuffled
     cells/KEY/altered/grey.parquet     the first fit on altered test images
     cells/KEY/fold-00/                 of a fold that is done, until all are
 
@@ -78,7 +78,7 @@ class Cell:
     config: TransferConfig
     seeds: tuple[int, ...]
     alterations: tuple[str, ...] = ()
-    has_null: bool = True
+    num_nulls: int = 3
     data_hash: str = ""
 
     @property
@@ -91,7 +91,7 @@ class Cell:
             "data": self.data_hash,
             "seeds": self.seeds,
             "alterations": self.alterations,
-            "null": self.has_null,
+            "nulls": self.num_nulls,
         }
         return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()[:24]
 

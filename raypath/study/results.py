@@ -34,7 +34,8 @@ class Scored:
     record: dict[str, Any]
     said: tuple[Said, ...]
     """One per fit seed."""
-    null: Said | None
+    nulls: tuple[Said, ...]
+    """Fitted on shuffled labels, each on another shuffle."""
     altered: dict[str, Said]
 
     @property
@@ -109,6 +110,15 @@ class StudyResults:
     def with_places(self, places: Iterable[Place]) -> "StudyResults":
         """The same study, as if only these places had been scored."""
         return replace(self, places=tuple(places))
+
+    def null_interval(self, place: Place) -> Interval | None:
+        """The score on shuffled labels, of patients and, from three of them on, of shuffles; None where there is none."""
+        nulls = [[null] for one in place.scored for null in one.nulls]
+        if not nulls:
+            return None
+        population = "recipe" if len(nulls) >= FEWEST_CHECKPOINTS else "checkpoint"
+        settings = {"num_resamples": self.config.num_resamples, "seed": self.config.seed}
+        return score_interval(nulls, place.metric, population=population, method=self.config.method, **settings)
 
     def interval(self, place: Place) -> Interval:
         """The score of a place, by the study's method; computed once."""
@@ -217,4 +227,5 @@ def _scored(folder: CellFolder, record: dict[str, Any]) -> Scored:
     altered = {
         path.stem: folder.said(f"altered/{path.stem}") for path in sorted((folder.path / "altered").glob("*.parquet"))
     }
-    return Scored(record, said, folder.said("null"), altered)
+    nulls = tuple(folder.said(path.stem) for path in sorted(folder.path.glob("null-*.parquet")))
+    return Scored(record, said, nulls, altered)

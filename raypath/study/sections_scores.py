@@ -26,7 +26,7 @@ def matrix(results: StudyResults, table: Table) -> Section:
             if (place.protocol, place.fraction) == (protocol, results.full):
                 rows.setdefault(place.benchmark, []).append((place, results.interval(place)))
         if rows:
-            nulls = "; hollow: fitted on shuffled labels" if results.config.has_null else ""
+            nulls = "; hollow: fitted on shuffled labels" if results.config.num_nulls else ""
             caption = f"{protocol}, {results.full:.0%} of labels: scores on test with 95 % intervals{nulls}."
             pictures.append(("Scores", caption, matrix_figure(results, rows)))
     shown, words = without_constants(without_column(table, "metric"), ("protocol", "labels"))

@@ -124,8 +124,8 @@ class StudyConfig:
     leave_out: LeaveOutSettings = field(default_factory=LeaveOutSettings)
     alterations: tuple[str, ...] = ("grey", "hed=0.05")
     """Test images are scored as they are, and altered in these ways."""
-    has_null: bool = True
-    """Whether every cell is fitted once more on shuffled labels."""
+    num_nulls: int = 3
+    """Fits on shuffled labels beside every cell, shuffled anew for each (one where weights are trained); 0: none."""
     has_robustness: bool = False
     """Whether the curves under stain, blur, JPEG and um per px are made, for the first protocol on all labels."""
     budget: Literal["none", "tiles", "hours"] = "none"
@@ -145,7 +145,13 @@ class StudyConfig:
             raise ValueError(f"encoders: {', '.join(twice)} more than once; every encoder needs a name of its own")
         if self.baseline and self.baseline not in names:
             raise ValueError(f"baseline={self.baseline!r}: expected one of {', '.join(names)}")
-        for name, least in (("num_seeds", 1), ("num_resamples", 100), ("num_permutations", 100), ("max_concurrent", 0)):
+        for name, least in (
+            ("num_seeds", 1),
+            ("num_resamples", 100),
+            ("num_permutations", 100),
+            ("max_concurrent", 0),
+            ("num_nulls", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: expected {least} or more")
         for fraction in self.fractions:

@@ -60,8 +60,8 @@ def matrix_figure(results: StudyResults, rows: dict[str, list[tuple[Place, Inter
 
 
 def null_of(place: Place) -> float | None:
-    """The score on shuffled labels, the mean over checkpoints; None where there is none."""
-    values = [point_score(one.null, place.metric) for one in place.scored if one.null is not None]
+    """The score on shuffled labels, the mean over shuffles and checkpoints; None where there is none."""
+    values = [point_score(null, place.metric) for one in place.scored for null in one.nulls]
     return float(np.mean(values)) if values else None
 
 

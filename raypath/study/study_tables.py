@@ -12,7 +12,7 @@ from math import isnan
 from raypath.study.comparisons import Comparison
 from raypath.study.results import Place, StudyResults
 from raypath.study.statistics import Interval
-from raypath.study.study_figures import METRIC_WORDS, null_of, point_score
+from raypath.study.study_figures import METRIC_WORDS, point_score
 from raypath.study.tables import Cell, Noted, Range, Spread, Table
 from raypath.study.verdict import FEW_PATIENTS, FEWEST_PATIENTS
 
@@ -38,7 +38,7 @@ def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
         missing="not scored, or not compared",
         footnotes=(
             "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the"
-            f" score when fitted on shuffled labels. Intervals: 95 %, {results.config.method} over patients (AUROC: closed"
+            f" score when fitted on shuffled labels, over patients and shuffles. Intervals: 95 %, {results.config.method} over patients (AUROC: closed"
             " form), differences paired; 0.01 is one point.",
         ),
     )
@@ -59,10 +59,15 @@ def _scored_row(results: StudyResults, place: Place, comparison: Comparison | No
         interval.num_patients,
         interval.num_checkpoints,
         interval.num_seeds,
-        three(null_of(place)),
+        _null_of(results, place),
         _range_of(comparison),
         comparison.word if comparison else "reference" if is_reference else None,
     )
+
+
+def _null_of(results: StudyResults, place: Place) -> Range | None:
+    interval = results.null_interval(place)
+    return Range(interval.estimate, interval.low, interval.high) if interval else None
 
 
 def _absent_row(

@@ -42,7 +42,7 @@ class Set:
         label, patient = self.labels()
         rng = np.random.default_rng(zlib.crc32(repr((self.name, encoder, *what)).encode()))
         hard = np.random.default_rng(zlib.crc32(self.name.encode())).normal(0, 0.05, self.num_patients)
-        skill = 0.5 if "null" in what else self.skills.get(encoder, self.skills[""])
+        skill = 0.5 if any("null" in str(part) for part in what) else self.skills.get(encoder, self.skills[""])
         skill -= 0.1 * ("grey" in what) + 0.1 * (0.25 in what)
         is_right = rng.random(len(label)) < skill + np.repeat(hard, self.images_each)
         sample = [f"{self.name}/{row}.png" for row in range(len(label))]
@@ -146,7 +146,7 @@ def cell_of(config: StudyConfig, one: Set, point: Checkpoint, fraction: float) -
         config=transfer,
         seeds=tuple(range(1, 1 + config.num_seeds)),
         alterations=() if is_dense else config.alterations,
-        has_null=not is_dense,
+        num_nulls=0 if is_dense else 3,
         data_hash=f"hash of {one.name}",
     )
 
@@ -157,8 +157,8 @@ def write_cell(folder: Path, cell: Cell, one: Set) -> None:
     who = (point.encoder, point.seed, point.step, cell.fraction)
     for seed in cell.seeds:
         place.keep(f"seed-{seed}", one.said(*who, seed))
-    if cell.has_null:
-        place.keep("null", one.said(*who, "null"))
+    for number in range(cell.num_nulls):
+        place.keep(f"null-{number + 1}", one.said(*who, f"null {number}"))
     robust = ROBUST if cell.alterations and one.name == "gains" and cell.fraction == 1 else ()
     for alteration in (*cell.alterations, *robust):
         place.keep(f"altered/{alteration}", one.said(*who, alteration))

@@ -46,7 +46,7 @@ def test_everything_that_decides_a_score_changes_the_key(monkeypatch):
         replace(CELL, seeds=(1, 3)),
         replace(CELL, seeds=(2, 1)),
         replace(CELL, alterations=("grey",)),
-        replace(CELL, has_null=False),
+        replace(CELL, num_nulls=0),
         replace(CELL, checkpoint=replace(CHECKPOINT, weights="abd")),
         replace(CELL, checkpoint=replace(CHECKPOINT, seed=1)),
         replace(CELL, config=replace(TRANSFER, fraction_train=0.5)),
@@ -84,7 +84,7 @@ def test_what_is_kept_comes_back_as_what_it_was(tmp_path):
     np.testing.assert_array_equal(folder.said("seed-1").probability, PREDICTIONS.probability)
     assert isinstance(folder.said("altered/hed=0.05"), PixelPredictions)
     np.testing.assert_array_equal(folder.said("altered/hed=0.05").confusion, PIXELS.confusion)
-    assert folder.said("null") is None
+    assert folder.said("null-1") is None
     assert not list(tmp_path.rglob("*.draft"))
 
 

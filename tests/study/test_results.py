@@ -48,7 +48,7 @@ def test_a_place_has_all_checkpoints_and_fits_and_what_it_cost(written):
         tiles_seen=3 * (COST.tiles_seen + 2_000), cpu_hours=3 * (COST.cpu_hours + 2.0), num_trials=3 * COST.num_trials
     )
     assert sorted(place.scored[0].altered) == ["blur=1", "blur=2", "grey", "hed=0.05"]
-    assert results.place("ours", "glands", "probe").scored[0].null is None
+    assert results.place("ours", "glands", "probe").scored[0].nulls == ()
 
 
 def test_the_population_is_the_recipe_from_three_seeds_on(written):
