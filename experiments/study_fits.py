@@ -39,12 +39,13 @@ class Tracked:
     tags: dict[str, Any]
 
 
-def is_embedded_once(config: TransferConfig) -> bool:
-    """Whether all samples go through the encoder before any fold: it is frozen, and no fold has statistics of its own.
+def is_embedded_once(cell: Cell) -> bool:
+    """Whether all samples go through the encoder before any fold: it is frozen, and no fold has weights or statistics of its own.
 
     The test of a given split is embedded when it is opened.
     """
-    is_frozen = not isinstance(config.protocol, (*TRAINED, *OF_PIXELS))
+    config = cell.config
+    is_frozen = not isinstance(config.protocol, (*TRAINED, *OF_PIXELS)) and not cell.checkpoint.by_fold
     return is_frozen and config.evaluation == "nested" and batch_norm_rule(config) == "keep"
 
 
@@ -141,7 +142,7 @@ def cost_of_fits(
     if isinstance(config.protocol, TRAINED):
         held = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
         return Cost(tiles_seen=images_of(config, fold) * num_fits, **held)
-    if is_embedded_once(config):
+    if is_embedded_once(cell):
         return Cost(cpu_hours=hours)
     return Cost(
         tiles_seen=len(fold.table) + len(cell.alterations) * num_tested,

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said, writ
 from raypath.study.contamination import check_contamination, contamination_of
 from raypath.study.seen import Seen, seen_by
 from raypath.tracking import git_tags, open_tracking
+
+_GRAVITY = ("clean", "waived", "transductive", "unknown", "dirty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ def score_pair(pair: Pair, one: Loaded) -> dict[str, Any]:
 
     Another study that asks for the same at the same time waits, and finds it done.
     """
-    contamination = seen_or_fail(pair, one.benchmark)
+    contamination = seen_or_fail(pair, one)
     with locked(pair):
         # cells that come to the same (colour under a probe, and where others are fine-tuned) are one
         by_key = {cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}
@@ -111,24 +113,23 @@ def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[s
     return [f"{cell.words}: {failed[cell.key]}" for cell in todo if cell.key in failed]
 
 
-def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
+def seen_or_fail(pair: Pair, one: Loaded) -> dict[str, Any]:
     """What the pretraining has seen of the benchmark, as this study declares and waives it; looked for once.
 
     Raises BadInput where that forbids a score.
     """
     cell = pair.cells[0]
-    source, is_nested = cell.checkpoint.source, cell.config.evaluation == "nested"
-    refuse_monitored(source, benchmark)
+    is_nested = cell.config.evaluation == "nested"
     asked = [cell.checkpoint.weights, cell.data_hash, is_nested, sorted(pair.waive), str(pair.seen)]
     place = pair.folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
     if not place.exists():
-        found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
-        refused = ""
-        try:
-            check_contamination(found)
-        except BadInput as error:
-            refused = str(error)
-        write_json(place, {"status": found.status, "line": found.line, "tag": found.tag, "refused": refused})
+        by_fold = cell.checkpoint.by_fold
+        met = zip(by_fold, one.folds(cell.config)) if by_fold else [(cell.checkpoint, one.benchmark)]
+        found = [
+            seen_of(pair, checkpoint.source, benchmark, is_nested=is_nested and not by_fold)
+            for checkpoint, benchmark in met
+        ]
+        write_json(place, max(found, key=lambda own: _GRAVITY.index(own["status"])))
     known = json.loads(place.read_text())
     open_tracking(pair.tracked.tracking, launch.PROJECT).set_tags(pair.tracked.run_id, known["tag"])
     if known["refused"]:
@@ -136,12 +137,24 @@ def seen_or_fail(pair: Pair, benchmark: Benchmark) -> dict[str, Any]:
     return {"status": known["status"], "line": known["line"]}
 
 
+def seen_of(pair: Pair, source: str, benchmark: Benchmark, *, is_nested: bool) -> dict[str, Any]:
+    """The contamination of one checkpoint on one benchmark or fold, and why it is refused, if it is."""
+    refuse_monitored(source, benchmark)
+    found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
+    refused = ""
+    try:
+        check_contamination(found)
+    except BadInput as error:
+        refused = str(error)
+    return {"status": found.status, "line": found.line, "tag": found.tag, "refused": refused}
+
+
 def embed_once(cells: list[Cell], benchmark: Benchmark, share: float) -> dict[str, Cost]:
     """All samples through a frozen encoder, once as they are and once for each alteration; what it took, shared by the cells.
 
     Folds then find them in the cache. Pixels alone: no label is looked at, and what is tested stays sealed.
     """
-    frozen = [cell for cell in cells if is_embedded_once(cell.config)]
+    frozen = [cell for cell in cells if is_embedded_once(cell)]
     progress, started, num_embedded = launch.counter("samples embedded"), time.monotonic(), 0
     fed_alike = {(cell.config.extent_px, cell.config.scale): cell.config for cell in frozen}
     alterations = dict.fromkeys(("", *(one for cell in frozen for one in cell.alterations)))
@@ -177,7 +190,8 @@ def score_fold(
     pair: Pair, cells: list[Cell], fold: Benchmark, number: int, num_folds: int, failed: dict[str, str]
 ) -> None:
     """One fold of all cells: choose on val, open the test once, fit and say."""
-    todo = [cell for cell in cells if not (place_of_cell(cell).fold(number) / "done.json").exists()]
+    todo = [in_fold(cell, number) for cell in cells]
+    todo = [cell for cell in todo if not (place_of_cell(cell).fold(number) / "done.json").exists()]
     chosen: dict[str, tuple[TransferConfig, Cost]] = {}
     for cell in todo:
         with failing_apart([cell], failed):
@@ -197,10 +211,16 @@ def score_fold(
             note(pair, "finished", cell, number)
 
 
+def in_fold(cell: Cell, number: int) -> Cell:
+    """The cell with the encoder that was pretrained for a fold, where there is one for each; its key stays."""
+    by_fold = cell.checkpoint.by_fold
+    return replace(cell, config=replace(cell.config, encoder=by_fold[number].source)) if by_fold else cell
+
+
 def tested_as(cell: Cell) -> str:
-    """What a test is opened for: the weights, and what was done to their batch norm."""
+    """What a test is opened for: the weights, and what was done to their batch norm; `cell` is in its fold."""
     rule = batch_norm_rule(cell.config)
-    who = encoder_id(cell.checkpoint.source, seed=cell.config.seed)
+    who = encoder_id(cell.config.encoder, seed=cell.config.seed)
     return who if rule == "keep" else f"{who}, batch norm {rule}"
 
 
@@ -230,7 +250,10 @@ def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict
         "config": to_dict(cell.config),
         "chosen": [one["params"]["protocol"] for one in done],
         "num_folds": num_folds,
-        "tests": [{"data_hash": one["data_hash"], "encoder": tested_as(cell)} for one in done],
+        "tests": [
+            {"data_hash": one["data_hash"], "encoder": tested_as(in_fold(cell, number))}
+            for number, one in enumerate(done)
+        ],
         "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
     }
     folder.finish(record)

@@ -52,15 +52,25 @@ class Point:
     """Settings of the grid that this pretraining has."""
     held_back: str = ""
     """The benchmark whose val and test slides it does not see, where its index holds some."""
+    num_folds: int = 0
+    """Outer folds for each of which it is pretrained anew; 0: once."""
+    fold: int = -1
+    """The outer fold whose slides are held back; -1: those of the given split."""
 
     @property
     def name(self) -> str:
         """A name of its own for the graph, and for people."""
         parts = [f"{self.entry.name}, seed {self.seed}"]
         parts += [f"without {' and '.join(self.left_out)}"] if self.left_out else []
-        parts += [f"without the test slides of {self.held_back}"] if self.held_back else []
+        fold = "" if self.fold < 0 else f", fold {self.fold + 1}"
+        parts += [f"without the test slides of {self.held_back}{fold}"] if self.held_back else []
         parts += [" ".join(f"{key}={value}" for key, value in self.combination)] if self.combination else []
         return ", ".join(parts)
+
+    @property
+    def trainings(self) -> list["Point"]:
+        """What is pretrained for it: itself, or one for each fold."""
+        return [replace(self, num_folds=0, fold=fold) for fold in range(self.num_folds)] or [self]
 
 
 def left_out_sets(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, tuple[str, ...]]:
@@ -85,7 +95,7 @@ def points_of(
                 config.seed + number,
                 sets[one.name] if entry.leave_out else (),
                 chosen.get((entry.name, one.name), ()),
-                _held_back(config, entry, one),
+                *_held_back(config, entry, one),
             )
             for entry in config.encoders
             for number in range(entry.num_seeds)
@@ -95,17 +105,17 @@ def points_of(
     }
 
 
-def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> str:
-    """The benchmark's name, where slides that it tests are in the index of the entry and must not be seen."""
-    if (
-        not entry.recipe
-        or entry.transductive
-        or entry.leave_out
-        or next(iter(one.transfers.values())).evaluation == "nested"
-    ):
-        return ""
+def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> tuple[str, int]:
+    """The benchmark's name, where slides that it tests are in the index of the entry, and its number of outer folds (0: none)."""
+    if not entry.recipe or entry.transductive or entry.leave_out:
+        return "", 0
     index = stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])[0].index
-    return one.name if index and is_touched(index, one.benchmark) else ""
+    transfer = next(iter(one.transfers.values()))
+    is_nested = transfer.evaluation == "nested"
+    folds = one.folds(transfer) if index else []
+    if not any(is_touched(index, fold) for fold in folds):
+        return "", 0
+    return one.name, len(folds) if is_nested else 0
 
 
 def grid_of(config: StudyConfig) -> list[Combination]:
@@ -127,7 +137,9 @@ def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> li
     stages = stages_from_recipe(PRETRAINING, entry.recipe, settings)
     stages = [with_data(stage) if stage.index or stage.pool else stage for stage in stages]  # tasks run elsewhere
     if point.held_back:
-        benchmark = next(one.benchmark for one in benchmarks if one.name == point.held_back)
+        one = next(one for one in benchmarks if one.name == point.held_back)
+        transfer = next(iter(one.transfers.values()))
+        benchmark = one.folds(transfer)[point.fold] if point.fold >= 0 else one.benchmark
         root = runs_root() / "indexes"
         stages = [replace(stage, index=without_test_slides(stage.index, benchmark, root)) for stage in stages]
     return [with_absolute_starts(stage) for stage in stages]

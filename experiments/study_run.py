@@ -5,6 +5,7 @@ of a graph (`raypath.study.graph`), each a task; the driver alone begins and end
 scores and trials into them.
 """
 
+import hashlib
 import os
 import shlex
 import sys
@@ -46,7 +47,7 @@ from raypath.models.weights import save_encoder
 from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, weights_id
 from raypath.protocols.monitor import check_monitor
 from raypath.run_folder import RunFolder, runs_root
-from raypath.study.cells import Cell, Checkpoint, asked_of, keys_of, write_json
+from raypath.study.cells import Cell, Checkpoint, Cost, asked_of, keys_of, write_json
 from raypath.study.graph import Graph, Node, run_graph
 from raypath.study.seen import seen_by
 from raypath.study.settings import EncoderEntry, StudyConfig
@@ -181,14 +182,15 @@ class Study:
         points = points_of(self.config, self.benchmarks, self.chosen, self.lost)
         for one in self.benchmarks:
             for point in points[one.name]:
-                training = f"pretrain {point.name}"
+                needs: tuple[str, ...] = ()
                 if point.entry.recipe:
-                    nodes.setdefault(training, Node(training, "pretrain", work=point))
+                    needs = tuple(f"pretrain {training.name}" for training in point.trainings)
+                    for name, training in zip(needs, point.trainings):
+                        nodes.setdefault(name, Node(name, "pretrain", work=training))
                     for step in range(point.entry.curve_points):
                         name = f"{point.name} on {one.name}, checkpoint {step + 1} of {point.entry.curve_points}"
-                        nodes[name] = Node(name, "score", (training,), (point, one, step))
+                        nodes[name] = Node(name, "score", needs, (point, one, step))
                 name = f"{point.name} on {one.name}"
-                needs = (training,) if point.entry.recipe else ()
                 nodes[name] = Node(name, "score", needs, (point, one, None))
         return [*(n for n in nodes.values() if n.kind == "pretrain"), *(n for n in nodes.values() if n.kind == "score")]
 
@@ -249,6 +251,8 @@ class Study:
             return Checkpoint(
                 encoder=entry.name, seed=point.seed, source=source, weights=weights_id(source, seed=point.seed)
             )
+        if point.num_folds:
+            return self.checkpoint_by_fold(point, step)
         run = RunFolder(self.trained[f"pretrain {point.name}"])
         places = checkpoints_of(run, entry.curve_points)
         if step is not None and step >= len(places) - 1:
@@ -264,6 +268,15 @@ class Study:
             cost=cost_of(run, place),
             deviations=", ".join(run.read("run.json").get("deviations", [])),
         )
+
+    def checkpoint_by_fold(self, point: Point, step: int | None) -> Checkpoint | None:
+        """Those of all outer folds as one."""
+        parts = [self.checkpoint(training, step) for training in point.trainings]
+        if any(part is None for part in parts):
+            return None
+        weights = hashlib.sha256(" ".join(part.weights for part in parts).encode()).hexdigest()[:12]
+        cost = sum((part.cost for part in parts), Cost())
+        return replace(parts[0], weights=weights, cost=cost, by_fold=tuple(parts))
 
     def materialised(self, point: Point) -> str:
         """The source; random weights as a file, so that the seed of a fit does not change them."""

@@ -63,6 +63,8 @@ class Checkpoint:
     """Benchmarks that were left out of its pool."""
     cost: Cost = field(default_factory=Cost)
     """Of the pretraining up to here."""
+    by_fold: tuple["Checkpoint", ...] = ()
+    """One for each outer fold, pretrained without the slides that it tests; `source` is then the first one's."""
     deviations: str = ""
     """In what its pretraining is not as in the paper that its recipe stands for."""
 

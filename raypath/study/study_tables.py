@@ -38,8 +38,8 @@ def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
         missing="not scored, or not compared",
         footnotes=(
             "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the"
-            f" score when fitted on shuffled labels, over patients and shuffles. Intervals: 95 %, {results.config.method} over patients (AUROC: closed"
-            " form), differences paired; 0.01 is one point.",
+            " score when fitted on shuffled labels, over patients and shuffles. Intervals: 95 %,"
+            f" {results.config.method} over patients (AUROC: closed form), differences paired; 0.01 is one point.",
         ),
     )
 
