@@ -1,11 +1,10 @@
 """The slides that a study pretrains on: an index without the slides on which a benchmark is validated and tested.
 
 One decision: nothing of the test is seen unless the study says so. Where slides or patients of an index stand in the val or test of
-a benchmark, the encoder that is scored there is pretrained on a copy of the index in which these have the split `test`; the copy
-has the same tiles and the same hash, and a pretraining takes its `splits` as ever. `transductive = true` pretrains on all of them,
+a benchmark, the encoder that is scored there is pretrained on a copy of the index in which these have the split `held back`; the
+copy has the same tiles and the same hash, and a pretraining takes its `splits` as ever. With nested folds there is a pretraining
+for each. `transductive = true` pretrains on all of them,
 which the first paper's rows on PTCGA200 do, and the contamination tag says so.
-
-With nested folds every slide is tested once, so one pretraining cannot leave them out; the tag says `transductive` there too.
 
 Costs a copy of the index's Parquet file for each such benchmark.
 """
@@ -22,6 +21,7 @@ from raypath.data.index import Index
 from raypath.data.joined_index import split_folders
 from raypath.study.barcodes import case_of
 
+HELD_BACK = "held back"  # a split that no recipe trains on
 _TELLING = 4  # characters that a name needs to be somebody's name: sets number their patients 1, 2, 3
 
 
@@ -45,7 +45,7 @@ def is_touched(index: str, benchmark: Benchmark) -> bool:
 
 
 def without_test_slides(index: str, benchmark: Benchmark, root: Path) -> str:
-    """The index (or several) as copies under `root` in which what is held back has the split `test`."""
+    """The index (or several) as copies under `root` in which what is held back has a split of its own."""
     names = held_back(benchmark)
     return ",".join(str(_copied(Path(folder), names, root)) for folder in split_folders(index))
 
@@ -72,7 +72,7 @@ def _copied(folder: Path, names: set[str], root: Path) -> Path:
             splits = table["split"].to_pylist()
             for row in rows:
                 if start <= row < start + len(table):
-                    splits[row - start] = "test"
+                    splits[row - start] = HELD_BACK
             writer.write_table(table.set_column(place, file.schema_arrow.field("split"), pa.array(splits, pa.string())))
             start += len(table)
     for name in ("manifest.csv", "quarantine.jsonl", "index.json"):

@@ -13,9 +13,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from raypath.slides.phantom import write_phantoms
 from raypath.study.results import load_results
 from raypath.tracking import open_tracking
 
@@ -231,3 +233,38 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         assert len(done) == 3 * 2 * 2  # checkpoints, protocols, folds
         assert set(done.values()) == {1}
     assert tables["killed"] == tables["whole"]
+
+
+@pytest.mark.ray
+def test_a_recipe_is_pretrained_for_each_fold_without_the_slides_that_it_tests(tmp_path):
+    slides = tmp_path / "slides"
+    write_phantoms(slides, num_slides=12, size_px=512, seed=2)
+    cli = [sys.executable, "-c", "from raypath.cli import app; app()"]
+    index = [*cli, "index", str(slides), "--out", str(tmp_path / "index")]
+    subprocess.run([*index, "--extent-px", "64", "--mpp", "0.5"], check=True, cwd=ROOT, stdout=-3, stderr=-3)
+    recipe = {"recipe": "simclr_small", "settings": [*TINY[:4], "loop.num_steps=4", "loop.global_batch=24"]}
+    recipe["settings"] += [f"index={tmp_path / 'index'}", "workers.num_workers=1", 'splits=["train", "val", "test"]']
+    encoders = [
+        {"name": "inductive"} | recipe,
+        {"name": "transductive", "transductive": True} | recipe,
+        {"name": "colour", "source": "colour"},
+    ]
+    text = toml(tmp_path, encoders, names=(), num_nulls=0, alterations=[])
+    text += f'[[benchmarks]]\nname = "phantoms"\nkind = "phantoms"\npath = "{slides}"\n'
+    text += 'settings = ["extent_px=64", "mpp=0.5", "max_per_class_and_slide=6"]\n'
+    (tmp_path / "folds.toml").write_text(text)
+    finished(tmp_path / "folds.toml", tmp_path / "runs")
+    results = load_results(tmp_path / "runs" / "studies" / "folds")
+    status = {place.encoder: place.scored[0].record["contamination"]["status"] for place in results.places}
+    assert status == {"inductive": "clean", "transductive": "transductive", "colour": "clean"}
+    trained = sorted((tmp_path / "runs").glob("simclr_small-*/config.json"))
+    assert len(trained) == 3  # one for each of two folds, and one that sees all slides
+    seen = []
+    for place in trained:
+        table = pq.read_table(
+            Path(json.loads(place.read_text())["index"]) / "index.parquet", columns=["slide", "split"]
+        )
+        seen.append({row["slide"] for row in table.to_pylist() if row["split"] != "held back"})
+    *by_fold, everything = sorted(seen, key=len)
+    assert len(everything) == 12
+    assert all(0 < len(own) < 12 for own in by_fold)
