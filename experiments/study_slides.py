@@ -3,8 +3,8 @@
 One decision: nothing of the test is seen unless the study says so. Where slides or patients of an index stand in the val or test of
 a benchmark, the encoder that is scored there is pretrained on a copy of the index in which these have the split `held back`; the
 copy has the same tiles and the same hash, and a pretraining takes its `splits` as ever. With nested folds there is a pretraining
-for each. `transductive = true` pretrains on all of them,
-which the first paper's rows on PTCGA200 do, and the contamination tag says so.
+for each. `transductive = true` pretrains on all of them, which the first paper's rows on PTCGA200 do, and the contamination tag
+says so.
 
 Costs a copy of the index's Parquet file for each such benchmark.
 """
