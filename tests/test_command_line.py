@@ -35,7 +35,9 @@ def test_values_that_look_odd_are_kept_as_they_are():
     "arguments", [["--encoder"], ["--encoder", "--test"], ["--encoder", "-h"], ["--encoder", "benchmark.path=x"]]
 )
 def test_a_forgotten_value_is_refused_and_swallows_nothing(arguments):
-    with pytest.raises(BadInput, match=r"^--encoder: expected a value after it.*only --test, --reopen stand alone$"):
+    with pytest.raises(
+        BadInput, match=r"^--encoder: expected a value after it.*only --test, --reopen, --retry, --plan stand alone$"
+    ):
         as_settings(arguments)
 
 
