@@ -16,6 +16,8 @@ Pretrainings run first, each once; an encoder on a benchmark is scored as soon a
 """
 
 import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,22 +93,16 @@ def _plain(place: str) -> str:
     return short_name(place) if "/" in place and ":" not in place else place
 
 
-class locked:
-    """Nobody else carries the study out meanwhile; the lock is released by the death of the process too."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = (self.folder / ".lock").open("w")
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Nobody else carries the study out meanwhile; released by the death of the process too. Raises BadInput if somebody does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise BadInput(f"{self.folder}: another process carries this study out; wait for it, or stop it") from None
-
-    def __exit__(self, *error) -> None:
-        self.file.close()
+            raise BadInput(f"{folder}: another process carries this study out; wait for it, or stop it") from None
+        yield
 
 
 if __name__ == "__main__":

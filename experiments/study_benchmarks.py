@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from copies import look_for_copies
@@ -47,15 +48,18 @@ class Loaded:
             return self.benchmark.data_hash
         return hashlib.sha256(canonical_json([self.benchmark.data_hash, self.site_of]).encode()).hexdigest()
 
-    def folds(self, transfer: TransferConfig) -> list[Benchmark]:
+    @property
+    def is_nested(self) -> bool:
+        """Whether it is scored by outer folds; the same for all protocols."""
+        return next(iter(self.transfers.values())).evaluation == "nested"
+
+    @cached_property
+    def folds(self) -> list[Benchmark]:
         """The outer folds, by patient or by site, or the benchmark as it is divided. Raises BadInput where it cannot be."""
+        transfer = next(iter(self.transfers.values()))
         if self.leaves_site_out:
             return leave_site_out(self.benchmark, self.site_of, seed=transfer.seed)
-        return (
-            outer_folds(transfer, self.benchmark, self.together)
-            if transfer.evaluation == "nested"
-            else [self.benchmark]
-        )
+        return outer_folds(transfer, self.benchmark, self.together) if self.is_nested else [self.benchmark]
 
 
 def load_benchmarks(config: StudyConfig) -> list[Loaded]:
@@ -104,7 +108,7 @@ def _load(config: StudyConfig, number: int) -> Loaded:
     one = Loaded(
         name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, site_of, entry.leave_site_out
     )
-    one.folds(first)  # can it be divided so? before anything is trained
+    one.folds  # noqa: B018 - can it be divided so? before anything is trained
     return one
 
 

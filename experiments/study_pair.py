@@ -8,7 +8,6 @@ A cell that fails is written down as failed, with its reason, and takes nothing 
 """
 
 import fcntl
-import hashlib
 import json
 import time
 import traceback
@@ -23,24 +22,21 @@ import launch
 import numpy as np
 import ray
 from launch import say
-from scoring import LEDGER, features_root, refuse_monitored, scores_of
+from scoring import LEDGER, features_root, scores_of
 from study_benchmarks import Loaded
+from study_contamination import Declared, seen_or_fail
 from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
 
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
-from raypath.config import canonical_json, config_hash, to_dict
+from raypath.config import config_hash, to_dict
 from raypath.errors import BadInput
 from raypath.protocols.encoders import encoder_id, open_encoder
 from raypath.protocols.fitting import embedder_of
 from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
-from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said, write_json
-from raypath.study.contamination import check_contamination, contamination_of
-from raypath.study.seen import Seen, seen_by
+from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
 from raypath.tracking import git_tags, open_tracking
-
-_GRAVITY = ("clean", "waived", "transductive", "unknown", "dirty")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +49,7 @@ class Pair:
     reason: str
     """What the ledger says."""
     reopen: bool
-    waive: tuple[str, ...]
-    seen: Seen | None
-    """What its pretraining saw, where that is declared; None: what the runs behind its weights say."""
+    declared: Declared
     tracked: Tracked
     """With the MLflow run of the encoder on the benchmark."""
     share: float = 1.0
@@ -74,7 +68,10 @@ def score_pair(pair: Pair, one: Loaded) -> dict[str, Any]:
 
     Another study that asks for the same at the same time waits, and finds it done.
     """
-    contamination = seen_or_fail(pair, one)
+    contamination = seen_or_fail(pair.cells[0], one, pair.declared, pair.folder)
+    open_tracking(pair.tracked.tracking, launch.PROJECT).set_tags(pair.tracked.run_id, contamination.pop("tag"))
+    if contamination.pop("refused"):
+        raise BadInput(contamination["line"])
     with locked(pair):
         # cells that come to the same (colour under a probe, and where others are fine-tuned) are one
         by_key = {cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}
@@ -96,57 +93,24 @@ def locked(pair: Pair) -> Iterator[None]:
 def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[str, Any]) -> list[str]:
     """Cells that are not done: fold by fold, then written down; the reasons of those that failed."""
     benchmark, failed, embedding = one.benchmark, {}, {}
-    folds = one.folds(todo[0].config)
     started = time.monotonic()
     with failing_apart(todo, failed):
         embedding = embed_once(todo, benchmark, pair.share)
-    for number, fold in enumerate(folds):
+    for number, fold in enumerate(one.folds):
         with failing_apart(todo, failed) as alive:
-            score_fold(pair, alive, fold, number, len(folds), failed)
+            score_fold(pair, alive, fold, number, len(one.folds), failed)
     for cell in todo:
         with failing_apart([cell], failed) as alive:
             if alive:
-                finish(cell, benchmark, len(folds), contamination, embedding.get(cell.key, Cost()))
+                tests = [
+                    {"data_hash": fold.data_hash, "encoder": tested_as(in_fold(pair.cells[0], number))}
+                    for number, fold in enumerate(one.folds)
+                ]
+                finish(cell, benchmark, tests, contamination, embedding.get(cell.key, Cost()))
         if cell.key in failed:
             place_of_cell(cell).fail(facts_of(cell) | {"state": "failed", "reason": failed[cell.key]})
     say(f"{pair.name}: {len(todo) - len(failed)} cells in {time.monotonic() - started:.0f} s, {len(failed)} failed")
     return [f"{cell.words}: {failed[cell.key]}" for cell in todo if cell.key in failed]
-
-
-def seen_or_fail(pair: Pair, one: Loaded) -> dict[str, Any]:
-    """What the pretraining has seen of the benchmark, as this study declares and waives it; looked for once.
-
-    Raises BadInput where that forbids a score.
-    """
-    cell = pair.cells[0]
-    is_nested = cell.config.evaluation == "nested"
-    asked = [cell.checkpoint.weights, cell.data_hash, is_nested, sorted(pair.waive), str(pair.seen)]
-    place = pair.folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
-    if not place.exists():
-        by_fold = cell.checkpoint.by_fold
-        met = zip(by_fold, one.folds(cell.config)) if by_fold else [(cell.checkpoint, one.benchmark)]
-        found = [
-            seen_of(pair, checkpoint.source, benchmark, is_nested=is_nested and not by_fold)
-            for checkpoint, benchmark in met
-        ]
-        write_json(place, max(found, key=lambda own: _GRAVITY.index(own["status"])))
-    known = json.loads(place.read_text())
-    open_tracking(pair.tracked.tracking, launch.PROJECT).set_tags(pair.tracked.run_id, known["tag"])
-    if known["refused"]:
-        raise BadInput(known["refused"])
-    return {"status": known["status"], "line": known["line"]}
-
-
-def seen_of(pair: Pair, source: str, benchmark: Benchmark, *, is_nested: bool) -> dict[str, Any]:
-    """The contamination of one checkpoint on one benchmark or fold, and why it is refused, if it is."""
-    refuse_monitored(source, benchmark)
-    found = contamination_of(pair.seen or seen_by(source), benchmark, is_nested=is_nested, waive=pair.waive)
-    refused = ""
-    try:
-        check_contamination(found)
-    except BadInput as error:
-        refused = str(error)
-    return {"status": found.status, "line": found.line, "tag": found.tag, "refused": refused}
 
 
 def embed_once(cells: list[Cell], benchmark: Benchmark, share: float) -> dict[str, Cost]:
@@ -199,7 +163,7 @@ def score_fold(
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
-    who = tested_as(todo[0])
+    who = tested_as(in_fold(pair.cells[0], number))
     place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
     reason = f"{pair.reason}{place}"
     rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
@@ -224,16 +188,18 @@ def tested_as(cell: Cell) -> str:
     return who if rule == "keep" else f"{who}, batch norm {rule}"
 
 
-def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict[str, Any], embedding: Cost) -> None:
-    """Pool the folds of a cell and write its record."""
+def finish(
+    cell: Cell, benchmark: Benchmark, tests: list[dict[str, str]], contamination: dict[str, Any], embedding: Cost
+) -> None:
+    """Pool the folds of a cell and write its record; `tests`: what was opened for it, fold by fold."""
     folder = place_of_cell(cell)
-    places = [folder.fold(number) for number in range(num_folds)]
+    places = [folder.fold(number) for number in range(len(tests))]
     names = [path.relative_to(places[0]).with_suffix("") for path in sorted(places[0].rglob("*.parquet"))]
     for name in names:
         target = folder.path / f"{name}.parquet"
         target.parent.mkdir(exist_ok=True)
         parts = [load_said(place / f"{name}.parquet") for place in places]
-        save_said(pool(parts, benchmark)[0] if num_folds > 1 else parts[0], target)
+        save_said(pool(parts, benchmark)[0] if len(tests) > 1 else parts[0], target)
     encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
     done = [json.loads((place / "done.json").read_text()) for place in places]
     cost = sum((Cost(**one["cost"]) for one in done), embedding)
@@ -249,11 +215,8 @@ def finish(cell: Cell, benchmark: Benchmark, num_folds: int, contamination: dict
         "architecture": getattr(getattr(encoder, "settings", None), "architecture", None),
         "config": to_dict(cell.config),
         "chosen": [one["params"]["protocol"] for one in done],
-        "num_folds": num_folds,
-        "tests": [
-            {"data_hash": one["data_hash"], "encoder": tested_as(in_fold(cell, number))}
-            for number, one in enumerate(done)
-        ],
+        "num_folds": len(tests),
+        "tests": tests,
         "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
     }
     folder.finish(record)

@@ -110,12 +110,9 @@ def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> tuple[s
     if not entry.recipe or entry.transductive or entry.leave_out:
         return "", 0
     index = stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])[0].index
-    transfer = next(iter(one.transfers.values()))
-    is_nested = transfer.evaluation == "nested"
-    folds = one.folds(transfer) if index else []
-    if not any(is_touched(index, fold) for fold in folds):
+    if not index or not any(is_touched(index, fold) for fold in one.folds):
         return "", 0
-    return one.name, len(folds) if is_nested else 0
+    return one.name, len(one.folds) if one.is_nested else 0
 
 
 def grid_of(config: StudyConfig) -> list[Combination]:
@@ -138,8 +135,7 @@ def stages_of(config: StudyConfig, point: Point, benchmarks: list[Loaded]) -> li
     stages = [with_data(stage) if stage.index or stage.pool else stage for stage in stages]  # tasks run elsewhere
     if point.held_back:
         one = next(one for one in benchmarks if one.name == point.held_back)
-        transfer = next(iter(one.transfers.values()))
-        benchmark = one.folds(transfer)[point.fold] if point.fold >= 0 else one.benchmark
+        benchmark = one.folds[point.fold] if point.fold >= 0 else one.benchmark
         root = runs_root() / "indexes"
         stages = [replace(stage, index=without_test_slides(stage.index, benchmark, root)) for stage in stages]
     return [with_absolute_starts(stage) for stage in stages]

@@ -5,7 +5,6 @@ of a graph (`raypath.study.graph`), each a task; the driver alone begins and end
 scores and trials into them.
 """
 
-import hashlib
 import os
 import shlex
 import sys
@@ -15,18 +14,17 @@ from typing import Any
 
 import launch
 import ray
-from entrants import absolute_source
 from launch import say
 from pretrain import has_data
 from scoring import status_of
 from study_afterwards import facts_of_benchmarks, record_lineage, record_study
 from study_benchmarks import Loaded, load_benchmarks
+from study_contamination import Declared
 from study_fits import Tracked, place_of_cell
 from study_pair import Pair
 from study_plan import (
     Chosen,
     Point,
-    architecture_of,
     cells_of,
     extent_of,
     grid_of,
@@ -35,23 +33,20 @@ from study_plan import (
     say_plan,
     stages_of,
 )
-from study_pretraining import checkpoints_of, cost_of, pretrainings_at_once
+from study_pretraining import pretrainings_at_once
 from study_selection import select_combinations, selecting_transfer, transfer_score
 from study_table import LiveTable
 from study_tasks import pretrain_task, score_task, submit
+from study_weights import Weights, declared_of, training_of
 
-from raypath.config import config_hash, to_dict
-from raypath.errors import BadInput, Preempted
-from raypath.models import build_encoder
-from raypath.models.weights import save_encoder
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, weights_id
+from raypath.config import to_dict
+from raypath.errors import Preempted
+from raypath.protocols.encoders import RANDOM, RANDOM_BN, weights_id
 from raypath.protocols.monitor import check_monitor
 from raypath.run_folder import RunFolder, runs_root
-from raypath.study.cells import Cell, Checkpoint, Cost, asked_of, keys_of, write_json
+from raypath.study.cells import Cell, Checkpoint, asked_of, keys_of, write_json
 from raypath.study.graph import Graph, Node, run_graph
-from raypath.study.seen import seen_by
 from raypath.study.settings import EncoderEntry, StudyConfig
-from raypath.training.checkpoint import ENCODER, read_step
 from raypath.training.settings import check_settings
 
 
@@ -70,8 +65,7 @@ class Study:
     """What the grid of leave-one-task-out selects."""
     lost: dict[str, str] = field(default_factory=dict)
     """Encoders of which nothing could be selected, with the reason."""
-    trained: dict[str, Path] = field(default_factory=dict)
-    """The run of each pretrained point."""
+    weights: Weights = field(init=False)
     running: dict[Any, Node] = field(default_factory=dict)
     selected: dict[str, float] = field(default_factory=dict)
     """Transfer scores, by the names of their nodes."""
@@ -81,6 +75,9 @@ class Study:
     """The cells of each node."""
     cells: list[Cell] = field(default_factory=list)
     """All that was asked for."""
+
+    def __post_init__(self):
+        self.weights = Weights(self.config, self.folder)
 
     def plan(self) -> None:
         """Read the benchmarks, check everything that can be checked, and say what is about to be done."""
@@ -129,28 +126,23 @@ class Study:
         points = points_of(self.config, self.benchmarks, {})
         for point in {point.name: point for own in points.values() for point in own}.values():
             if point.entry.recipe:
-                combinations = grid_of(self.config) if point.entry.leave_out else [()]
-                for combination in combinations:
-                    stages = stages_of(self.config, replace(point, combination=combination), self.benchmarks)
-                    has_data(stages[0])
-                    for stage in stages:
-                        check_settings(stage)
-                        check_monitor(stage.monitor)
+                self.check_pretraining(point)
             else:
-                source = self.source_of(point)
+                source = self.weights.source_of(point)
                 if source.partition(":")[0] not in (RANDOM, RANDOM_BN):
                     weights_id(source, seed=point.seed)
         self.extent_px = extent_of(self.config)
 
-    def source_of(self, point: Point) -> str:
-        """The source of an entry; bare `random` is like the first encoder that has an architecture."""
-        source = point.entry.source
-        if source not in (RANDOM, RANDOM_BN):
-            return absolute_source(source)
-        settings = architecture_of(self.config)
-        if settings is None:
-            raise BadInput(f"{point.entry.name}: random weights of which architecture? write random:ARCHITECTURE")
-        return source
+    def check_pretraining(self, point: Point) -> None:
+        """Every combination of a grid, every stage; of several folds the first."""
+        combinations = grid_of(self.config) if point.entry.leave_out else [()]
+        for combination in combinations:
+            training = replace(point.trainings[0], combination=combination)
+            stages = stages_of(self.config, training, self.benchmarks)
+            has_data(stages[0])
+            for stage in stages:
+                check_settings(stage)
+                check_monitor(stage.monitor)
 
     def score(self) -> None:
         """Pretrain what is to be pretrained, and score every encoder on every benchmark."""
@@ -184,7 +176,7 @@ class Study:
             for point in points[one.name]:
                 needs: tuple[str, ...] = ()
                 if point.entry.recipe:
-                    needs = tuple(f"pretrain {training.name}" for training in point.trainings)
+                    needs = tuple(map(training_of, point.trainings))
                     for name, training in zip(needs, point.trainings):
                         nodes.setdefault(name, Node(name, "pretrain", work=training))
                     for step in range(point.entry.curve_points):
@@ -212,9 +204,9 @@ class Study:
         point, one, step = node.work
         if node.kind == "select":
             transfer = selecting_transfer(self.config, one, self.extent_px)
-            arguments = (transfer, str(self.trained[f"pretrain {point.name}"]), [self.references[one.name]])
+            arguments = (transfer, str(self.weights.trained[training_of(point)]), [self.references[one.name]])
             return submit(transfer_score, arguments, log, runs_root())
-        checkpoint = self.checkpoint(point, step)
+        checkpoint = self.weights.checkpoint(point, step)
         if checkpoint is None:
             return submit(dict, (), log, runs_root())
         pair = self.pair(point, one, checkpoint)
@@ -235,64 +227,13 @@ class Study:
         if isinstance(result, str):
             return handle, result
         if node.kind == "pretrain":
-            self.trained[node.name] = Path(result["run"])
+            self.weights.trained[node.name] = Path(result["run"])
         if node.kind == "select":
             self.selected[node.name] = result["score"]
         if node.name in self.asked and "contamination" in result:
             self.contamination |= {cell.key: result["contamination"] for cell in self.asked[node.name]}
         failed = result.get("failed", [])
         return handle, "; ".join(failed) or None
-
-    def checkpoint(self, point: Point, step: int | None) -> Checkpoint | None:
-        """The weights of a point, now that they are there; None for a checkpoint on the way that was not kept."""
-        entry = point.entry
-        if not entry.recipe:
-            source = self.materialised(point)
-            return Checkpoint(
-                encoder=entry.name, seed=point.seed, source=source, weights=weights_id(source, seed=point.seed)
-            )
-        if point.num_folds:
-            return self.checkpoint_by_fold(point, step)
-        run = RunFolder(self.trained[f"pretrain {point.name}"])
-        places = checkpoints_of(run, entry.curve_points)
-        if step is not None and step >= len(places) - 1:
-            return None
-        place = places[-1 if step is None else step]
-        return Checkpoint(
-            encoder=entry.name,
-            seed=point.seed,
-            source=str(place / ENCODER),
-            weights=weights_id(str(place / ENCODER), seed=point.seed),
-            step=None if step is None else read_step(place),
-            left_out=point.left_out,
-            cost=cost_of(run, place),
-            deviations=", ".join(run.read("run.json").get("deviations", [])),
-        )
-
-    def checkpoint_by_fold(self, point: Point, step: int | None) -> Checkpoint | None:
-        """Those of all outer folds as one."""
-        parts = [self.checkpoint(training, step) for training in point.trainings]
-        if any(part is None for part in parts):
-            return None
-        weights = hashlib.sha256(" ".join(part.weights for part in parts).encode()).hexdigest()[:12]
-        cost = sum((part.cost for part in parts), Cost())
-        return replace(parts[0], weights=weights, cost=cost, by_fold=tuple(parts))
-
-    def materialised(self, point: Point) -> str:
-        """The source; random weights as a file, so that the seed of a fit does not change them."""
-        source = self.source_of(point)
-        kind, _, like = source.partition(":")
-        if kind not in (RANDOM, RANDOM_BN):
-            return source
-        settings = open_encoder(source, seed=0).settings if like else architecture_of(self.config)
-        name = f"{RANDOM}-{settings.architecture}-{config_hash(settings)[:8]}-seed{point.seed}.safetensors"
-        place = self.folder / "encoders" / name
-        if not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.with_suffix(".draft")
-            save_encoder(build_encoder(settings, seed=point.seed), draft)
-            draft.rename(place)
-        return str(place)
 
     def pair(self, point: Point, one: Loaded, checkpoint: Checkpoint) -> Pair:
         """The cells of an encoder on a benchmark, with what a task needs to score them."""
@@ -316,8 +257,7 @@ class Study:
             folder=self.folder,
             reason=f"{reason}, again: {self.reopen}" if self.reopen else reason,
             reopen=bool(self.reopen),
-            waive=self.config.waive,
-            seen=None if entry.recipe else seen_by(entry.source, corpora=entry.corpora, uses_labels=entry.uses_labels),
+            declared=Declared(waive=self.config.waive, seen=declared_of(entry)),
             tracked=Tracked(
                 tracking=self.tracker.uri, run_id=self.mlflow_run(where, self.encoder_run(entry), tags, {}), tags=tags
             ),

@@ -48,8 +48,7 @@ def select_combinations(study) -> Chosen:
         sets = left_out_sets(config, benchmarks)
         for one in benchmarks:
             # folds test the val of relatives too; on a given split that is left to the paper's rule
-            is_nested = next(iter(one.transfers.values())).evaluation == "nested"
-            relatives = [name for name in sets[one.name] if name != one.name] if is_nested else []
+            relatives = [name for name in sets[one.name] if name != one.name] if one.is_nested else []
             name = select(scores, reported_task=one.name, network=entry.name, also_excluding=relatives)
             say(f"{entry.name} on {one.name}: {name}, best mean rank over the other tasks")
             chosen[entry.name, one.name] = grid_of(config)[scores.combinations.index(name)]
