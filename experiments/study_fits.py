@@ -130,7 +130,7 @@ def say_all(
             save_said(predictions, target)
     hours = (time.monotonic() - started) / 3600
     cost = tuning + cost_of_fits(cell, config, fold, len(fits), len(rows), hours, share)
-    done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config), "data_hash": fold.data_hash}
+    done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config)}
     write_json(place / "done.json", done)
 
 
