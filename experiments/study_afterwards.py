@@ -14,6 +14,7 @@ from pathlib import Path
 from launch import say
 from scoring import LEDGER
 from study_benchmarks import Loaded
+from study_mlflow import StudyRuns
 from study_pictures import draw_pictures
 from study_sites import record_confounders
 
@@ -25,7 +26,7 @@ from raypath.study.published.from_study import write_rows
 from raypath.study.results import load_results
 from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
-from raypath.tracking import Tracker, git_tags
+from raypath.tracking import git_tags
 
 NUM_POINTS = 200
 
@@ -78,14 +79,18 @@ def _evaluation(transfer: TransferConfig) -> str:
     return f"nested, {transfer.num_folds} folds" if transfer.evaluation == "nested" else "the split's own test"
 
 
-def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tracker: Tracker, run_id: str) -> Path:
-    """Copy what is finished into the study's folder, draw its pictures, write the report; returns its path."""
+def record_finished(folder: Path) -> None:
+    """Copy the cells of a study that have ended into its folder, with the openings of their tests and the losses behind them."""
     keys = json.loads((folder / "cells.json").read_text())
     cells = [cell for cell in (CellFolder(runs_root() / "cells" / key) for key in keys) if cell.record]
     for cell in cells:
         cell.copy_to(folder / "cells")
     write_json(folder / "openings.json", openings_of(folder, cells))
     write_json(folder / "losses.json", losses_of(cells))
+
+
+def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], runs: StudyRuns) -> Path:
+    """Draw the pictures of what is finished, write the report; returns its path."""
     say("pictures, maps and confounders ...")
     draw_pictures(folder, benchmarks)
     record_confounders(folder, benchmarks)
@@ -93,7 +98,7 @@ def record_study(folder: Path, config: StudyConfig, benchmarks: list[Loaded], tr
         say(f"for the paper's tables and figures: {place}")
     report = write_report(folder)
     for path in [report, *sorted(folder.glob("table.*")), folder / "study.json"]:
-        tracker.log_artifact(run_id, path, "report")
+        runs.tracker.log_artifact(runs.study, path, "report")
     return report
 
 

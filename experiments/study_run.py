@@ -5,9 +5,11 @@ of a graph (`raypath.study.graph`), each a task; the driver alone begins and end
 scores and trials into them.
 """
 
+import math
 import os
 import shlex
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,19 @@ from typing import Any
 import launch
 import ray
 from launch import say
-from pretrain import has_data
 from scoring import status_of
-from study_afterwards import facts_of_benchmarks, record_lineage, record_study
+from study_afterwards import facts_of_benchmarks, record_finished, record_lineage, record_study
 from study_benchmarks import Loaded, load_benchmarks
+from study_checks import check_encoders
 from study_contamination import Declared
 from study_fits import Tracked, place_of_cell
+from study_mlflow import StudyRuns
 from study_pair import Pair
 from study_plan import (
     Chosen,
     Point,
     cells_of,
     extent_of,
-    grid_of,
     num_of_grid,
     points_of,
     say_plan,
@@ -41,13 +43,13 @@ from study_weights import Weights, declared_of, training_of
 
 from raypath.config import to_dict
 from raypath.errors import Preempted
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, weights_id
-from raypath.protocols.monitor import check_monitor
-from raypath.run_folder import RunFolder, runs_root
+from raypath.protocols.encoders import RANDOM_BN
+from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Checkpoint, asked_of, keys_of, write_json
-from raypath.study.graph import Graph, Node, run_graph
-from raypath.study.settings import EncoderEntry, StudyConfig
-from raypath.training.settings import check_settings
+from raypath.study.graph import Graph, Node, State, run_graph
+from raypath.study.settings import StudyConfig
+
+_KEEP_EVERY_S = 20.0
 
 
 @dataclass
@@ -59,8 +61,6 @@ class Study:
     reopen: str
     retry: bool
     benchmarks: list[Loaded] = field(default_factory=list)
-    runs: dict[str, str] = field(default_factory=dict)
-    """MLflow runs by what they are of."""
     chosen: Chosen = field(default_factory=dict)
     """What the grid of leave-one-task-out selects."""
     lost: dict[str, str] = field(default_factory=dict)
@@ -75,6 +75,8 @@ class Study:
     """The cells of each node."""
     cells: list[Cell] = field(default_factory=list)
     """All that was asked for."""
+    kept_at: float = -math.inf
+    """When the folder was last brought up to date, by the monotonic clock."""
 
     def __post_init__(self):
         self.weights = Weights(self.config, self.folder)
@@ -82,7 +84,8 @@ class Study:
     def plan(self) -> None:
         """Read the benchmarks, check everything that can be checked, and say what is about to be done."""
         self.benchmarks = load_benchmarks(self.config)
-        self.check()
+        check_encoders(self.config, self.benchmarks, self.weights)
+        self.extent_px = extent_of(self.config)
         nodes = self.nodes()
         scored = [node.work[0].entry for node in nodes if node.kind == "score"]
         num_cells = sum(len(e.protocols or self.config.protocols) for e in scored) * len(self.config.fractions)
@@ -100,9 +103,7 @@ class Study:
         record_lineage(self.folder)
         launch.start_ray()
         self.references = {one.name: ray.put(one) for one in self.benchmarks}
-        self.tracker = launch.start_tracking()
-        self.runs = RunFolder(self.folder).read("mlflow_runs.json")
-        self.study_run = self.mlflow_run(f"study {config.name}", None, {"study": config.name}, to_dict(config))
+        self.runs = StudyRuns(config, self.folder)
         status = "FAILED"
         try:
             self.chosen = select_combinations(self)
@@ -116,41 +117,26 @@ class Study:
             status = status_of(error)
             raise
         finally:
-            for run_id in reversed(self.runs.values()):
-                self.tracker.end_run(run_id, status)
-        report = record_study(self.folder, config, self.benchmarks, self.tracker, self.study_run)
-        say(f"report {report}\nlook at runs: make ui  (MLflow: {self.tracker.place})")
-
-    def check(self) -> None:
-        """Everything about pretrainings that can be wrong, before one of them takes its hours."""
-        points = points_of(self.config, self.benchmarks, {})
-        for point in {point.name: point for own in points.values() for point in own}.values():
-            if point.entry.recipe:
-                self.check_pretraining(point)
-            else:
-                source = self.weights.source_of(point)
-                if source.partition(":")[0] not in (RANDOM, RANDOM_BN):
-                    weights_id(source, seed=point.seed)
-        self.extent_px = extent_of(self.config)
-
-    def check_pretraining(self, point: Point) -> None:
-        """Every combination of a grid, every stage; of several folds the first."""
-        combinations = grid_of(self.config) if point.entry.leave_out else [()]
-        for combination in combinations:
-            training = replace(point.trainings[0], combination=combination)
-            stages = stages_of(self.config, training, self.benchmarks)
-            has_data(stages[0])
-            for stage in stages:
-                check_settings(stage)
-                check_monitor(stage.monitor)
+            self.runs.end(status)
+        report = record_study(self.folder, config, self.benchmarks, self.runs)
+        say(f"report {report}\nlook at runs: make ui  (MLflow: {self.runs.tracker.place})")
 
     def score(self) -> None:
         """Pretrain what is to be pretrained, and score every encoder on every benchmark."""
         graph = Graph.of(self.nodes())
+        write_json(self.folder / "progress.json", {"steps": len(graph.nodes), "ended": 0})
         self.carry_out(graph)
+        self.keep(graph)
+
+    def keep(self, graph: Graph) -> None:
+        """Put what has ended so far into the study's folder: `raypath report` can be asked at any time, and after a kill."""
+        ended = sum(state not in ("waiting", "running") for state in graph.states.values())
         write_json(self.folder / "failures.json", graph.reasons | self.lost)
         write_json(self.folder / "cells.json", asked_of(self.cells))
         write_json(self.folder / "contamination.json", self.contamination)
+        write_json(self.folder / "progress.json", {"steps": len(graph.nodes), "ended": ended})
+        record_finished(self.folder)
+        self.kept_at = time.monotonic()
 
     def carry_out(self, graph: Graph) -> None:
         """Work, with a table that follows it."""
@@ -160,12 +146,18 @@ class Study:
             stages_of(self.config, n.work, self.benchmarks) for n in graph.nodes.values() if n.kind == "pretrain"
         ]
         with LiveTable(graph, self.config.name) as table:
+
+            def changed(node: Node, state: State) -> None:
+                table.change(node, state, graph.reasons.get(node.name, ""))
+                if node.kind == "score" and state == "done" and time.monotonic() - self.kept_at > _KEEP_EVERY_S:
+                    self.keep(graph)
+
             run_graph(
                 graph,
                 start=self.start,
                 wait=self.wait,
                 limits={"pretrain": pretrainings_at_once(trainings, resources), "score": at_once, "select": at_once},
-                on_change=lambda node, state: table.change(node, state, graph.reasons.get(node.name, "")),
+                on_change=changed,
             )
 
     def nodes(self) -> list[Node]:
@@ -197,7 +189,7 @@ class Study:
         log = self.folder / "logs" / f"{node.name.replace('/', '-')}.log"
         if node.kind == "pretrain":
             stages = stages_of(self.config, node.work, self.benchmarks)
-            parent = self.encoder_run(node.work.entry)
+            parent = self.runs.encoder(node.work.entry.name)
             return submit(
                 pretrain_task, (stages, node.work.entry.curve_points, self.config.name, parent), log, runs_root()
             )
@@ -259,24 +251,10 @@ class Study:
             reopen=bool(self.reopen),
             declared=Declared(waive=self.config.waive, seen=declared_of(entry)),
             tracked=Tracked(
-                tracking=self.tracker.uri, run_id=self.mlflow_run(where, self.encoder_run(entry), tags, {}), tags=tags
+                tracking=self.runs.tracker.uri, run_id=self.runs.scored(where, entry.name, tags), tags=tags
             ),
             share=1 / self.at_once,
         )
-
-    def encoder_run(self, entry: EncoderEntry) -> str:
-        """The MLflow run of an encoder, under that of the study."""
-        return self.mlflow_run(
-            f"encoder {entry.name}", self.study_run, {"study": self.config.name, "encoder": entry.name}, {}
-        )
-
-    def mlflow_run(self, name: str, parent: str | None, tags: dict, params: dict) -> str:
-        """The run of a name, the same one where a study is resumed."""
-        known = self.runs.get(name)
-        shown = name.removeprefix("study ").removeprefix("encoder ")
-        self.runs[name] = self.tracker.start_run(shown, parent=parent, tags=tags, params=params, resume=known)
-        write_json(self.folder / "mlflow_runs.json", self.runs)
-        return self.runs[name]
 
     def forget_failed(self, cells: tuple[Cell, ...]) -> None:
         """Make failed cells as if they had never been run."""

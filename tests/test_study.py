@@ -19,6 +19,7 @@ from PIL import Image
 
 from raypath.slides.phantom import write_phantoms
 from raypath.study.results import load_results
+from raypath.study.study_report import write_report
 from raypath.tracking import open_tracking
 
 ROOT = Path(__file__).parents[1]
@@ -227,7 +228,9 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
                 time.sleep(0.05)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            assert "Not finished: " in write_report(study).read_text()
         finished(place, runs)
+        assert "Not finished: " not in (study / "report.html").read_text()
         tables[runs.name] = (study / "table.csv").read_text()
         done = Counter((line["cell"], line["fold"]) for line in journal_of(study) if line["what"] == "finished")
         assert len(done) == 3 * 2 * 2  # checkpoints, protocols, folds

@@ -66,10 +66,22 @@ def drawn(picture: tuple[str, str, Any]) -> tuple[str, str, Markup]:
 
 
 def verdict_lines(results: StudyResults, found: Found) -> list[str]:
-    """The answer, a sentence for each protocol and encoder, on the largest share of labels."""
-    lines = []
+    """The answer, a sentence for each protocol and encoder, on all labels; first of all, if it is not the last word."""
+    lines = unfinished(results)
     for (protocol, fraction), own in found.items():
         if fraction == results.full:
             prefix = f"{protocol}: " if len(results.protocols) > 1 else ""
             lines += [f"{prefix}{line}" for line in summary(results, own)]
-    return lines or ["Nothing was scored that can be compared."]
+    return lines if any(found.values()) else [*lines, "Nothing was scored that can be compared."]
+
+
+def unfinished(results: StudyResults) -> list[str]:
+    """A warning where the study has not come to its end."""
+    progress = results.read("progress.json", {})
+    ended, steps = progress.get("ended", 0), progress.get("steps", 0)
+    if ended >= steps:
+        return []
+    return [
+        f"Not finished: {ended} of {steps} pretrainings and scorings have ended. What follows is of these alone and will change;"
+        " p-values are corrected for fewer comparisons than there will be. The study's command goes on with it."
+    ]
