@@ -27,7 +27,7 @@ from study_benchmarks import Loaded
 from study_contamination import Declared, seen_or_fail
 from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
 
-from raypath.benchmarks import Benchmark, open_test
+from raypath.benchmarks import Benchmark, check_unopened, open_test
 from raypath.benchmarks.splits.folds import pool
 from raypath.config import config_hash, to_dict
 from raypath.errors import BadInput
@@ -95,6 +95,7 @@ def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[s
     benchmark, failed, embedding = one.benchmark, {}, {}
     started = time.monotonic()
     with failing_apart(todo, failed):
+        check_sealed(pair, one)  # before hours of tuning
         embedding = embed_once(todo, benchmark, pair.share)
     for number, fold in enumerate(one.folds):
         with failing_apart(todo, failed) as alive:
@@ -163,9 +164,7 @@ def score_fold(
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
-    who = tested_as(in_fold(pair.cells[0], number))
-    place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
-    reason = f"{pair.reason}{place}"
+    who, reason = opened_as(pair, number, num_folds)
     rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
     for cell in todo:
         with failing_apart([cell], failed):
@@ -173,6 +172,20 @@ def score_fold(
             note(pair, "started", cell, number)
             say_all(cell, config, fold, rows, place_of_cell(cell).fold(number), tuning, pair.share)
             note(pair, "finished", cell, number)
+
+
+def check_sealed(pair: Pair, one: Loaded) -> None:
+    """Raises BadInput where the test of a fold was opened for another reason before, unless the study opens tests again."""
+    for number, fold in enumerate(one.folds):
+        who, reason = opened_as(pair, number, len(one.folds))
+        if not pair.reopen:
+            check_unopened(fold, who, ledger=runs_root() / LEDGER, unless=reason)
+
+
+def opened_as(pair: Pair, number: int, num_folds: int) -> tuple[str, str]:
+    """(encoder, reason) as the ledger has them for a fold."""
+    place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
+    return tested_as(in_fold(pair.cells[0], number)), f"{pair.reason}{place}"
 
 
 def in_fold(cell: Cell, number: int) -> Cell:

@@ -16,7 +16,7 @@ from raypath.config import config_hash
 from raypath.errors import BadInput
 from raypath.models import build_encoder
 from raypath.models.weights import save_encoder
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, weights_id
+from raypath.protocols.encoders import RANDOM, RANDOM_BN, open_encoder, read_as, weights_id
 from raypath.run_folder import RunFolder
 from raypath.study.cells import Checkpoint, Cost
 from raypath.study.seen import Seen, seen_by
@@ -64,7 +64,11 @@ class Weights:
         if not entry.recipe:
             source = self.materialised(point)
             return Checkpoint(
-                encoder=entry.name, seed=point.seed, source=source, weights=weights_id(source, seed=point.seed)
+                encoder=entry.name,
+                seed=point.seed,
+                source=source,
+                weights=weights_id(source, seed=point.seed),
+                read_as=read_as(source),
             )
         if point.num_folds:
             return self.checkpoint_by_fold(point, step)

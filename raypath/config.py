@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -38,13 +38,24 @@ def from_dict(config_type: type[Config], values: Mapping[str, Any]) -> Config:
 
     A value is taken for what the field says and never bent to it: no "3" for 3, no 1.0 for True.
     """
-    unknown = _unknown_keys(config_type, values)
+    unknown = [_no_such_key(_dotted(place), str(place[-1]), names) for place, names in _unknown(config_type, values)]
     if unknown:
         raise BadInput("\n".join(unknown))
     try:
         return TypeAdapter(config_type).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         raise BadInput("\n".join(_lines(error.errors()))) from None
+
+
+def from_older(config_type: type[Config], values: Mapping[str, Any]) -> tuple[Config, list[str]]:
+    """(config, keys that were passed over) of values that another version wrote, for who only reads them. Raises as `from_dict`."""
+    kept, unknown = json.loads(json.dumps(values)), [place for place, _ in _unknown(config_type, values)]
+    for *parents, last in unknown:
+        node = kept
+        for part in parents:
+            node = node[part]
+        del node[last]
+    return from_dict(config_type, kept), [_dotted(place) for place in unknown]
 
 
 def override(config: Config, assignments: Iterable[str] | Mapping[str, Any]) -> Config:
@@ -148,19 +159,26 @@ def closest(name: str, names: Iterable[str]) -> list[str]:
     return (near or [one for one in names if one.startswith(name)])[:_MAX_CLOSE]
 
 
-def _unknown_keys(config_type: Any, values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Keys that no field answers to; pydantic alone would drop them silently."""
+def _unknown(
+    config_type: Any, values: Mapping[str, Any], place: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], list[str]]]:
+    """(where, the names there are) of keys that no field answers to; pydantic alone would drop them silently."""
     owner = _member(config_type, values)
-    if owner is None:
-        return []
-    types = typing.get_type_hints(owner)
-    lines = []
-    for key, value in values.items():
+    types = typing.get_type_hints(owner) if owner else {}
+    for key, value in values.items() if owner else ():
         if key not in types:
-            lines.append(_no_such_key(f"{prefix}{key}", key, list(types)))
+            yield (*place, key), list(types)
         elif isinstance(value, Mapping):
-            lines += _unknown_keys(types[key], value, f"{prefix}{key}.")
-    return lines
+            yield from _unknown(types[key], value, (*place, key))
+        elif isinstance(value, list | tuple) and typing.get_args(types[key]):
+            member = typing.get_args(types[key])[0]  # tuple[Entry, ...]
+            for number, one in enumerate(value):
+                if isinstance(one, Mapping):
+                    yield from _unknown(member, one, (*place, key, number))
+
+
+def _dotted(place: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, place))
 
 
 def _member(config_type: Any, values: Mapping[str, Any]) -> Any:

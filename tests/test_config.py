@@ -38,6 +38,7 @@ class Run:
     optim: Optim = field(default_factory=Optim)
     objective: Simple | Other = field(default_factory=Simple)
     weights: dict[str, float] = field(default_factory=dict)
+    stages: tuple[Optim, ...] = ()
     num_workers: int = cfg.setting(2, identity=False)
 
 
@@ -83,6 +84,20 @@ def test_an_unknown_key_in_a_saved_config_is_refused():
     values["objective"]["extra"] = 1
     with pytest.raises(BadInput, match="objective.extra"):
         cfg.from_dict(Run, values)
+
+
+def test_an_unknown_key_in_a_list_of_sections_is_refused():
+    with pytest.raises(BadInput, match=r"stages\.1\.ls: there is no setting 'ls' here"):
+        cfg.from_dict(Run, {"stages": [{"lr": 0.1}, {"ls": 0.1}]})
+
+
+def test_who_only_reads_passes_over_what_another_version_wrote():
+    values = {"num_steps": 3, "gone": 1, "optim": {"lr": 0.1, "old": 2}, "stages": [{"lr": 0.1, "old": 3}]}
+    run, passed = cfg.from_older(Run, values)
+    assert run == Run(num_steps=3, optim=Optim(lr=0.1), stages=(Optim(lr=0.1),))
+    assert sorted(passed) == ["gone", "optim.old", "stages.0.old"]
+    with pytest.raises(BadInput, match="num_steps"):
+        cfg.from_older(Run, {"num_steps": "3"})
 
 
 def test_round_trip_and_differences():

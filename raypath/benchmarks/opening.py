@@ -27,7 +27,8 @@ def open_test(
 
     `encoder`: name or hash of what is tested; `reason`: a few words for the reader of the ledger. Raises BadInput for an empty
     encoder or reason, for a damaged ledger, and for a second opening of the same data and encoder without `reopen=True`. Openings
-    with the reason `unless` do not count against it: a run that died between opening and scoring goes on.
+    with the reason `unless` do not count against it: a run that died between opening and scoring goes on, which is written down as
+    the same opening, resumed.
     """
     for what, text in (("encoder", encoder), ("reason", reason)):
         if not text.strip():
@@ -39,14 +40,15 @@ def open_test(
         earlier = _openings(file, benchmark, encoder, ledger)
         if any(entry["reason"] != unless for entry in earlier) and not reopen:
             raise _already_opened(benchmark, encoder, earlier[0], ledger)
+        mine = [entry["opening"] for entry in earlier if entry["reason"] == unless]
         entry = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "benchmark": benchmark.name,
             "data_hash": benchmark.data_hash,
             "encoder": encoder,
             "reason": reason,
-            "opening": len(earlier) + 1,
-        }
+            "opening": mine[-1] if mine else 1 + max((entry["opening"] for entry in earlier), default=0),
+        } | ({"resumed": True} if mine else {})
         file.write(json.dumps(entry) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -80,7 +82,8 @@ def _read(file: IO[str], ledger: Path) -> list[dict]:
     for number, line in enumerate(file, start=1):
         try:
             entry = json.loads(line)
-            entries.append({key: entry[key] for key in ("time", "data_hash", "encoder", "reason")})
+            kept = {key: entry[key] for key in ("time", "data_hash", "encoder", "reason")}
+            entries.append(kept | {"opening": int(entry.get("opening", 1))})
         except (ValueError, KeyError, TypeError):
             raise BadInput(
                 f"{ledger}: line {number} is no opening: {line[:80]!r}; expected a JSON object; mend or remove the line"

@@ -130,6 +130,14 @@ def weights_id(source: str, *, seed: int) -> str:
     return file_sha256(encoder_file(source))[:12]
 
 
+def read_as(source: str) -> str:
+    """What decides features beside the weights, where their file does not say it: the architecture, or an export's card."""
+    if _is_made_here(source):
+        return ""
+    architecture, path = _foreign(source)
+    return file_sha256(path.parent / "config.json")[:12] if path.name == WEIGHTS else architecture
+
+
 def _is_made_here(source: str) -> bool:
     """Whether there is no file of weights."""
     return source in WITHOUT_WEIGHTS or source.partition(":")[0] in _RANDOM

@@ -26,7 +26,7 @@ from raypath.config import canonical_json, identity
 from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 Said = Predictions | PixelPredictions
 _RECORD = "cell.json"
 
@@ -57,6 +57,8 @@ class Checkpoint:
     """As `protocols.encoders` reads it."""
     weights: str
     """What decides its features (`weights_id`)."""
+    read_as: str = ""
+    """What decides them beside the weights (`protocols.encoders.read_as`)."""
     step: int | None = None
     """Where on the way it was saved; None: the end."""
     left_out: tuple[str, ...] = ()
@@ -89,7 +91,7 @@ class Cell:
         made_of = {
             "version": PROTOCOL_VERSION,
             "config": identity(self.config),
-            "weights": [self.checkpoint.weights, self.checkpoint.seed],
+            "weights": [self.checkpoint.weights, self.checkpoint.read_as, self.checkpoint.seed],
             "data": self.data_hash,
             "seeds": self.seeds,
             "alterations": self.alterations,

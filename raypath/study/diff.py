@@ -4,12 +4,14 @@ A run is a folder: `runs/ID` of a pretraining, a fine-tuning or a sweep, or a ce
 
 One decision: three questions, in this order. What was asked (config, field by field), what it was asked of (hashes of data,
 weights, start, commit), and what came out: predictions on the same samples are compared by the paired interval and the
-permutation test; where there are none, nothing is concluded.
+permutation test, all fits (or repeats) of one run against all of the other, so there is one answer; where there are none, nothing
+is concluded.
 
 What it costs: a second for predictions of a thousand samples.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +35,17 @@ _FACTS = (
     "seeds",
     "state",
 )
-_PATTERNS = ("*.test.parquet", "test.repeat-0.parquet", "*.repeat-0.parquet", "seed-*.parquet")
+_PATTERNS = ("*.test.parquet", "*.repeat-*.parquet", "seed-*.parquet")
+_NUMBER = re.compile(r"(seed|repeat)-\d+")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One set of predictions that both runs have."""
+    """One set of predictions that both runs have: of one fit, or of all with another seed."""
 
     first: str
     second: str
+    num_fits: tuple[int, int]
     metric: str
     difference: Difference
     p_value: float
@@ -52,8 +56,9 @@ class Scores:
         own, unit = self.difference, "patients" if self.difference.level == "patient" else "images"
         is_noise = not own.is_clear or self.p_value >= 0.05
         verdict = "no more than noise" if is_noise else "more than noise"
+        names = [f"{name} ({num})" if num > 1 else name for name, num in zip((self.first, self.second), self.num_fits)]
         return (
-            f"{self.first} minus {self.second}, {self.metric}: {own.estimate:+.3f} [{own.low:.3f}, {own.high:.3f}],"
+            f"{' minus '.join(names)}, {self.metric}: {own.estimate:+.3f} [{own.low:.3f}, {own.high:.3f}],"
             f" {own.num_patients} {unit}, p = {self.p_value:.3g}: {verdict}"
         )
 
@@ -74,16 +79,23 @@ def diff_runs(first: Path, second: Path) -> RunDiff:
     settings = _differences(flatten(a["config"]), flatten(b["config"]))
     facts = _differences(*({key: one["record"][key] for key in _FACTS if key in one["record"]} for one in (a, b)))
     said_a, said_b = _predictions(Path(first)), _predictions(Path(second))
-    notes = [] if said_a and said_b else ["no predictions in both: nothing is said about scores"]
+    shared = [(name, name) for name in said_a if name in said_b]
+    if len(said_a) == len(said_b) == 1:
+        shared = list(zip(said_a, said_b))
+    notes = [] if shared else [_nothing_shared(said_a, said_b)]
     scores = []
-    for name_a, own in said_a.items():
-        for name_b, other in said_b.items():
-            if name_a == name_b or len(said_a) == len(said_b) == 1:
-                try:
-                    scores.append(_compared(name_a, own, name_b, other, a, b))
-                except BadInput as error:
-                    notes.append(f"{name_a} and {name_b}: {error}")
+    for name_a, name_b in shared:
+        try:
+            scores.append(_compared(name_a, said_a[name_a], name_b, said_b[name_b], a, b))
+        except BadInput as error:
+            notes.append(f"{name_a} and {name_b}: {error}")
     return RunDiff(settings, facts, scores, notes)
+
+
+def _nothing_shared(a: dict[str, list[Said]], b: dict[str, list[Said]]) -> str:
+    if not a or not b:
+        return "no predictions in both: nothing is said about scores"
+    return f"predictions of {', '.join(a)} and of {', '.join(b)}: no set in both, nothing is said about scores"
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -117,13 +129,17 @@ def _value(values: dict[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "not there"
 
 
-def _predictions(folder: Path) -> dict[str, Said]:
-    places = {place.name: place for pattern in _PATTERNS for place in sorted(folder.glob(pattern))}
-    return {name.removesuffix(".parquet"): load_said(place) for name, place in places.items()}
+def _predictions(folder: Path) -> dict[str, list[Said]]:
+    """What was said of a test, by its name; fits that differ in their seed, or repeats of folds, stand together."""
+    found: dict[str, list[Said]] = {}
+    for place in sorted({place for pattern in _PATTERNS for place in folder.glob(pattern)}):
+        found.setdefault(_NUMBER.sub(r"\1s", place.stem), []).append(load_said(place))
+    return found
 
 
-def _compared(name_a: str, a: Said, name_b: str, b: Said, of_a: dict, of_b: dict) -> Scores:
+def _compared(name_a: str, a: list[Said], name_b: str, b: list[Said], of_a: dict, of_b: dict) -> Scores:
     metrics = {one["record"].get("metric") for one in (of_a, of_b)} - {None}
-    default = "miou_macro" if hasattr(a, "confusion") else "balanced_accuracy"
+    default = "miou_macro" if hasattr(a[0], "confusion") else "balanced_accuracy"
     metric = metrics.pop() if len(metrics) == 1 else default
-    return Scores(name_a, name_b, metric, paired_difference(a, b, metric), permutation_p(a, b, metric))
+    difference, p_value = paired_difference([a], [b], metric), permutation_p([a], [b], metric)
+    return Scores(name_a, name_b, (len(a), len(b)), metric, difference, p_value)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from raypath.benchmarks.benchmark import Primary
-from raypath.config import from_dict
+from raypath.config import from_older
 from raypath.errors import BadInput
 from raypath.study.cells import CellFolder, Cost, Said, words_of
 from raypath.study.seeds import FEWEST_CHECKPOINTS
@@ -84,6 +84,8 @@ class StudyResults:
     """Places of checkpoints before the last one."""
     failures: dict[str, str]
     openings: list[dict[str, Any]] = field(default_factory=list)
+    of_another_version: list[str] = field(default_factory=list)
+    """Settings that this version does not know, and passed over."""
 
     def place(self, encoder: str, benchmark: str, protocol: str, fraction: float = 1.0) -> Place | None:
         """The place of that name; None where nothing was scored."""
@@ -139,7 +141,7 @@ def load_results(folder: Path) -> StudyResults:
     folder = Path(folder)
     if not (folder / "study.json").is_file():
         raise BadInput(f"{folder}: no study here (no study.json); expected a folder like runs/studies/NAME")
-    config = from_dict(StudyConfig, _read(folder / "study.json", {}))
+    config, of_another_version = from_older(StudyConfig, _read(folder / "study.json", {}))
     benchmarks, cells = _read(folder / "benchmarks.json", {}), _asked_cells(folder, config)
     done = [(cell, record) for cell, record in cells if record["state"] == "done"]
     order = _order(config, list(benchmarks))
@@ -151,6 +153,7 @@ def load_results(folder: Path) -> StudyResults:
         on_the_way=_places([one for one in done if one[1]["step"] is not None], order),
         failures=_failures(_read(folder / "failures.json", {}), [record for _, record in cells]),
         openings=_read(folder / "openings.json", []),
+        of_another_version=of_another_version,
     )
 
 
@@ -227,5 +230,5 @@ def _scored(folder: CellFolder, record: dict[str, Any]) -> Scored:
     altered = {
         path.stem: folder.said(f"altered/{path.stem}") for path in sorted((folder.path / "altered").glob("*.parquet"))
     }
-    nulls = tuple(folder.said(path.stem) for path in sorted(folder.path.glob("null-*.parquet")))
+    nulls = tuple(folder.said(path.stem) for path in sorted(folder.path.glob("null*.parquet")))
     return Scored(record, said, nulls, altered)

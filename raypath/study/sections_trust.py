@@ -3,7 +3,6 @@
 One decision: everything that happened is named, also where it is good news; a reader need not ask whether it was looked at.
 """
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,13 @@ def leakage(results: StudyResults) -> Section:
 
 
 def _openings(openings: list[dict[str, Any]]) -> tuple[str, ...]:
-    """How many tests were opened, and every opening after the first."""
-    times = Counter((line["benchmark"], line["encoder"], line["data_hash"]) for line in openings)
-    again = [line for line in openings if line["opening"] > 1]
-    number = (
-        f"Tests were opened {len(openings)} times for {len(times)} pairs of an encoder and a test (a fold has its own)"
-    )
+    """How many tests were opened, how often a study that was stopped went on with one, and every opening after the first."""
+    own = [line for line in openings if not line.get("resumed")]
+    again = [line for line in own if line["opening"] > 1]
+    tests = {(line["benchmark"], line["encoder"], line["data_hash"]) for line in own}
+    number = f"Tests were opened {len(own)} times for {len(tests)} pairs of an encoder and a test (a fold has its own)"
+    if len(own) < len(openings):
+        number += f", {len(openings) - len(own)} of them resumed after an interruption"
     if not again:
         return (f"{number}, each once.",)
     lines = [
@@ -116,7 +116,9 @@ def lineage(results: StudyResults) -> Section:
     rows.append(("configs of cells", f"{len(configs)} different; each stands in cells/KEY/cell.json"))
     table = Table(columns=("what", "value"), rows=tuple(rows), missing="not written down")
     study = (results.folder / "study.json").read_text(encoding="utf-8")
-    return Section(title="Lineage", tables=(table,), texts=(("the study's config", study),))
+    passed = ", ".join(results.of_another_version)
+    words = (f"Written by another version; settings that this one does not know: {passed}.",) if passed else ()
+    return Section(title="Lineage", words=words, tables=(table,), texts=(("the study's config", study),))
 
 
 def _weights(record: dict[str, Any]) -> str:

@@ -73,8 +73,19 @@ def _null_of(results: StudyResults, place: Place) -> Range | None:
 def _absent_row(
     results: StudyResults, encoder: str, benchmark: str, protocol: str, fraction: float
 ) -> tuple[Cell, ...]:
-    state = "failed" if results.failures else "not scored"
+    state = "failed" if _is_failed(results.failures, encoder, benchmark, protocol, fraction) else "not scored"
     return (benchmark, encoder, protocol, f"{fraction:.0%}", None, state, *[None] * 6)
+
+
+def _is_failed(failures: Iterable[str], encoder: str, benchmark: str, protocol: str, fraction: float) -> bool:
+    """Whether a cell of the place failed, all of its encoder on the benchmark, or the encoder itself; failures by their names."""
+    share = "" if fraction == 1 else f", {fraction:.0%} of labels"
+    return any(
+        name == encoder
+        or (name.startswith(f"{encoder} (seed ") and name.endswith(f" on {benchmark}, {protocol}{share}"))
+        or (name.startswith(f"{encoder}, seed ") and name.endswith(f" on {benchmark}"))
+        for name in failures
+    )
 
 
 def without_constants(table: Table, columns: Sequence[str]) -> tuple[Table, str]:

@@ -68,6 +68,17 @@ def test_a_second_opening_names_the_first_and_is_counted_when_asked_for(tmp_path
     assert [json.loads(line)["opening"] for line in ledger.read_text().splitlines()] == [1, 1, 1, 2]
 
 
+def test_a_run_that_died_goes_on_with_its_opening(tmp_path):
+    ledger = tmp_path / "openings.jsonl"
+    open_test(make_benchmark(), "moco", "table 1", ledger=ledger, unless="table 1")
+    open_test(make_benchmark(), "moco", "table 1", ledger=ledger, unless="table 1")
+    open_test(make_benchmark(), "moco", "table 2", ledger=ledger, reopen=True, unless="table 2")
+    open_test(make_benchmark(), "moco", "table 2", ledger=ledger, reopen=True, unless="table 2")
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    found = [(line["opening"], line.get("resumed", False)) for line in lines]
+    assert found == [(1, False), (1, True), (2, False), (2, True)]
+
+
 def test_reasons_are_asked_for_and_a_damaged_ledger_is_not_overlooked(tmp_path):
     ledger = tmp_path / "openings.jsonl"
     with pytest.raises(BadInput, match="reason is empty"):

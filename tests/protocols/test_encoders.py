@@ -10,7 +10,7 @@ from raypath.errors import BadInput
 from raypath.export_job import export
 from raypath.hashing import file_sha256
 from raypath.models import ColourEncoder, load_encoder
-from raypath.protocols.encoders import encoder_id, input_px, open_encoder, short_name
+from raypath.protocols.encoders import encoder_id, input_px, open_encoder, read_as, short_name
 from tests.protocols import small
 
 
@@ -123,6 +123,21 @@ def test_an_export_is_an_encoder_as_it_was(file, tmp_path):
     images = torch.from_numpy(small.samples(4, seed=0).images)
     torch.testing.assert_close(encoder.eval()(images), own.eval()(images))
     assert (encoder.settings.input_px, encoder.settings.mean) == (own.settings.input_px, own.settings.mean)
+
+
+def test_one_file_read_as_two_architectures_is_two_encoders(file, tmp_path):
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"head": torch.zeros(1)}, foreign)
+    sources = [f"vit_tiny_patch16_224@{foreign}", f"deit_tiny_patch16_224@{foreign}"]
+    assert encoder_id(sources[0], seed=0).split()[-1] == encoder_id(sources[1], seed=0).split()[-1]
+    assert [read_as(source) for source in sources] == ["vit_tiny_patch16_224", "deit_tiny_patch16_224"]
+    assert read_as(str(file)) == read_as("colour") == ""  # the file says it itself; there is none
+    export(file, tmp_path / "export")
+    card = tmp_path / "export" / "config.json"
+    before = read_as(str(tmp_path / "export"))
+    card.write_text(card.read_text() + " ")
+    assert before
+    assert read_as(str(tmp_path / "export")) != before
 
 
 def test_random_weights_may_be_like_a_name_of_timm():

@@ -48,6 +48,7 @@ def test_everything_that_decides_a_score_changes_the_key(monkeypatch):
         replace(CELL, alterations=("grey",)),
         replace(CELL, num_nulls=0),
         replace(CELL, checkpoint=replace(CHECKPOINT, weights="abd")),
+        replace(CELL, checkpoint=replace(CHECKPOINT, read_as="deit_tiny_patch16_224")),
         replace(CELL, checkpoint=replace(CHECKPOINT, seed=1)),
         replace(CELL, config=replace(TRANSFER, fraction_train=0.5)),
         replace(CELL, config=replace(TRANSFER, extent_px=112)),

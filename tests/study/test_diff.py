@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from raypath.errors import BadInput
-from raypath.study.cells import CellFolder
+from raypath.study.cells import CellFolder, load_said
 from raypath.study.diff import diff_runs
 from raypath.study.permutation import permutation_p
 from raypath.study.statistics import paired_difference
@@ -54,7 +54,7 @@ def test_scores_are_those_of_independent_calls(tmp_path, encoders, verdict):
     assert "30 patients" in scores.words
 
 
-def test_two_cells_are_compared_fit_by_fit(tmp_path):
+def test_two_cells_are_compared_once_by_all_their_fits(tmp_path):
     folder = write_study(tmp_path / "study")
     cells = {}
     for place in (folder / "cells").iterdir():
@@ -62,13 +62,35 @@ def test_two_cells_are_compared_fit_by_fit(tmp_path):
         if (record["benchmark"], record["fraction"], record["step"]) == ("images", 1.0, None):
             cells.setdefault(record["encoder"], place)
     found = diff_runs(cells["random"], cells["colour"])
-    assert [(one.first, one.second, one.metric) for one in found.scores] == [
-        ("seed-1", "seed-1", "auroc"),
-        ("seed-2", "seed-2", "auroc"),
-    ]
-    assert all("60 images" in one.words for one in found.scores)
+    (scores,) = found.scores
+    fits = [[[load_said(cells[name] / f"seed-{seed}.parquet") for seed in (1, 2)]] for name in ("random", "colour")]
+    assert scores.difference == paired_difference(*fits, "auroc")
+    assert scores.p_value == permutation_p(*fits, "auroc")
+    assert scores.words.startswith("seeds (2) minus seeds (2), auroc: ")
+    assert "60 images" in scores.words
     assert found.settings == ["encoder: 'runs/random-0' -> 'runs/colour-0'"]
     assert found.facts == ["weights: 'random0None' -> 'colour0None'"]
+
+
+def test_fits_with_other_seeds_and_other_numbers_of_them_are_compared_too(tmp_path):
+    a, b = run(tmp_path / "a", {}), run(tmp_path / "b", {})
+    for folder, seeds in ((a, (1, 2, 3)), (b, (4, 5))):
+        for seed in seeds:
+            GAINS.said("random", folder.name, seed).save(folder / f"seed-{seed}.parquet")
+    (scores,) = diff_runs(a, b).scores
+    assert scores.num_fits == (3, 2)
+    assert "no more than noise" in scores.words
+
+
+def test_no_set_in_both_is_said(tmp_path):
+    a, b = run(tmp_path / "a", {}, GAINS.said("random")), run(tmp_path / "b", {})
+    for name in ("one.test", "two.test"):
+        GAINS.said("random").save(b / f"{name}.parquet")
+    found = diff_runs(a, b)
+    assert found.scores == []
+    assert found.notes == [
+        "predictions of gains.test and of one.test, two.test: no set in both, nothing is said about scores"
+    ]
 
 
 def test_segmentations_are_compared_by_pixels(tmp_path):

@@ -137,13 +137,24 @@ def test_a_study_that_has_only_begun_has_no_places(folder):
             r"cells\.json: cannot be read \(expected a dict\); run the study's command again",
         ),
         ("openings.json", "[", r"openings\.json: cannot be read"),
-        ("study.json", '{"encoder": []}', r"encoder"),
+        ("study.json", '{"encoders": 3}', r"encoders"),
     ],
 )
 def test_a_broken_file_is_one_clear_line(folder, name, text, words):
     (folder / name).write_text(text)
     with pytest.raises(BadInput, match=words):
         load_results(folder)
+
+
+def test_a_study_of_another_version_is_read_without_the_settings_that_are_gone(folder):
+    values = json.loads((folder / "study.json").read_text())
+    values["has_null"] = True
+    values["encoders"][0]["gone"] = 1
+    (folder / "study.json").write_text(json.dumps(values))
+    results = load_results(folder)
+    assert results.of_another_version == ["encoders.0.gone", "has_null"]
+    assert results.places
+    assert results.config.encoders[0].name == results.places[0].encoder
 
 
 def test_predictions_that_are_gone_are_named(folder):

@@ -162,6 +162,23 @@ def test_the_failed_cell_and_its_reason_are_shown(page):
     assert "other (seed 0) on images, probe, 25% of labels: Diverged: loss is NaN" in page.words
 
 
+@pytest.mark.parametrize(
+    ("failure", "state"),
+    [
+        ("other (seed 0) on images, probe, 25% of labels", "failed"),
+        ("other, seed 0 on images", "failed"),
+        ("other", "failed"),
+        ("other (seed 0) on images, probe", "not scored"),
+        ("ours, seed 0 on images", "not scored"),
+        ("other, seed 0 on even", "not scored"),
+    ],
+)
+def test_a_place_is_failed_only_by_what_it_needs(results, failure, state):
+    table = matrix_table(replace(results, failures={failure: "Diverged"}), [])
+    (row,) = [row for row in table.rows if row[:4] == ("images", "other", "probe", "25%")]
+    assert row[5] == state
+
+
 def test_the_second_opening_of_a_test_is_shown_with_its_reason(results, page):
     words = leakage(results).words
     assert words[0] == (
@@ -169,6 +186,10 @@ def test_the_second_opening_of_a_test_is_shown_with_its_reason(results, page):
     )
     assert "again: labels were mended" in words[1]
     assert set(words) <= set(page.words)
+    resumed = leakage(
+        replace(results, openings=[*results.openings[:-1], results.openings[0] | {"resumed": True}])
+    ).words
+    assert resumed[0].endswith("(a fold has its own), 1 of them resumed after an interruption, each once.")
     once = leakage(replace(results, openings=results.openings[:-1])).words
     assert once == (
         "Tests were opened 20 times for 20 pairs of an encoder and a test (a fold has its own), each once.",
