@@ -22,6 +22,7 @@ from raypath.data.csv_files import csv_table
 from raypath.errors import BadInput
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, evaluated
 from raypath.study.barcodes import find_barcode
+from raypath.study.contamination_rules import SeenTile
 from raypath.study.settings import StudyConfig
 from raypath.study.site_folds import leave_site_out
 
@@ -40,13 +41,19 @@ class Loaded:
     site_of: dict[str, str] = field(default_factory=dict)
     """The site of a sample, patient or slide, where a file says it."""
     leaves_site_out: bool = False
+    by_features: tuple[tuple[str, str], ...] = ()
+    """Those of `together` that the features of an encoder of this study have found."""
+    seen_tiles: tuple[SeenTile, ...] = ()
+    """Samples that tiles of slides show on which the study pretrains."""
 
     @property
     def folds_hash(self) -> str:
-        """What the data of a cell are known by: the set with its split, and the sites where these make the folds."""
-        if not self.leaves_site_out:
+        """What the data of a cell are known by: the set with its split, and what makes its folds others than for all studies."""
+        if not (self.leaves_site_out or self.by_features):
             return self.benchmark.data_hash
-        return hashlib.sha256(canonical_json([self.benchmark.data_hash, self.site_of]).encode()).hexdigest()
+        site_of = self.site_of if self.leaves_site_out else {}
+        made_of = [self.benchmark.data_hash, site_of, *([self.by_features] if self.by_features else [])]
+        return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
 
     @property
     def is_nested(self) -> bool:
@@ -60,6 +67,16 @@ class Loaded:
         if self.leaves_site_out:
             return leave_site_out(self.benchmark, self.site_of, seed=transfer.seed)
         return outer_folds(transfer, self.benchmark, self.together) if self.is_nested else [self.benchmark]
+
+
+def divided(one: Loaded, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those of some pairs of samples that stand on two sides of the split, or are tested by two folds."""
+    side_of: dict[str, int | str] = {}
+    for number, fold in enumerate(one.folds):
+        columns = (fold.table["sample"].to_pylist(), fold.table["split"].to_pylist())
+        is_fold = one.is_nested
+        side_of |= {s: number if is_fold else split for s, split in zip(*columns) if not is_fold or split == "test"}
+    return [pair for pair in pairs if side_of[pair[0]] != side_of[pair[1]]]
 
 
 def load_benchmarks(config: StudyConfig) -> list[Loaded]:

@@ -10,6 +10,7 @@ Costs the reading of the benchmark's files, and for a pool the search for near-d
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from raypath.config import canonical_json
 from raypath.errors import BadInput
 from raypath.study.cells import Cell, write_json
 from raypath.study.contamination import check_contamination, contamination_of
+from raypath.study.contamination_rules import SeenTile
 from raypath.study.seen import Seen, seen_by
 
 _GRAVITY = ("clean", "waived", "transductive", "unknown", "dirty")
@@ -41,19 +43,22 @@ def seen_or_fail(cell: Cell, one: Loaded, declared: Declared, folder: Path) -> d
     """status, line, tag, and `refused`: whether it forbids a score. Raises BadInput for a benchmark that was a monitor."""
     by_fold = cell.checkpoint.by_fold
     asked = [cell.checkpoint.weights, cell.data_hash, one.is_nested, sorted(declared.waive), str(declared.seen)]
+    asked += [tile.words for tile in one.seen_tiles]
     place = folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
     if not place.exists():
         met = zip(by_fold, one.folds, strict=True) if by_fold else [(cell.checkpoint, one.benchmark)]
         is_all_test = one.is_nested and not by_fold
-        found = [_found(declared, point.source, test, is_all_test=is_all_test) for point, test in met]
+        found = [_found(declared, point.source, test, one.seen_tiles, is_all_test=is_all_test) for point, test in met]
         write_json(place, max(found, key=lambda own: _GRAVITY.index(own["status"])))
     return json.loads(place.read_text())
 
 
-def _found(declared: Declared, source: str, benchmark: Benchmark, *, is_all_test: bool) -> dict[str, Any]:
+def _found(
+    declared: Declared, source: str, benchmark: Benchmark, tiles: Sequence[SeenTile], *, is_all_test: bool
+) -> dict[str, Any]:
     refuse_monitored(source, benchmark)
     seen = declared.seen or seen_by(source)
-    found = contamination_of(seen, benchmark, is_nested=is_all_test, waive=declared.waive)
+    found = contamination_of(seen, benchmark, is_nested=is_all_test, waive=declared.waive, tiles=tiles)
     try:
         check_contamination(found)
     except BadInput as error:

@@ -1,7 +1,7 @@
 """Pictures of a study that need the images: what was seen worst, what two encoders disagree about, what looks alike, a map.
 
     pictures/BENCHMARK-worst.jpg  -disagreements.jpg  -neighbours.jpg     sheets of thumbnails, listed in pictures.json
-    copies.json     near-duplicates by features and pixels               maps.json     positions by t-SNE, with class and group
+    maps.json     positions by t-SNE, with class and group
 
 One decision: for each benchmark one encoder is looked at, the best one that has weights of its own and is not the reference; sheets
 of all of them would be looked at by nobody. Everything is kept in the study's folder, for a report on another machine.
@@ -22,7 +22,6 @@ from study_benchmarks import Loaded
 
 from raypath.benchmarks import Predictions
 from raypath.benchmarks.benchmark import groups_of
-from raypath.benchmarks.splits.making import MAX_LISTED
 from raypath.config import from_dict
 from raypath.data.images import Frame, read_pixels
 from raypath.data.neighbour_sheet import neighbour_sheet
@@ -33,7 +32,6 @@ from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.trained import TRAINED
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, feeding
 from raypath.study.cells import Said, write_json
-from raypath.study.feature_near_duplicates import near_duplicates_by_features
 from raypath.study.results import Place, StudyResults, load_results
 
 NUM_SHOWN, NUM_MAPPED, MAX_COMPARED, THUMB_PX = 20, 600, 2_000, 144
@@ -42,7 +40,7 @@ _UNTRAINED = ("colour", "random", "random_bn", "file")
 
 def draw_pictures(folder: Path, benchmarks: list[Loaded]) -> None:
     """All pictures of a study; what cannot be drawn is said and left out."""
-    results, sheets, maps, copies = load_results(folder), [], [], []
+    results, sheets, maps = load_results(folder), [], []
     for one in benchmarks:
         place = looked_at(results, one.name)
         if place is None:
@@ -50,12 +48,10 @@ def draw_pictures(folder: Path, benchmarks: list[Loaded]) -> None:
         try:
             sheets += sheets_of(folder, results, one, place)
             maps += map_of(results, one, place)
-            copies += copies_of(one, place)
         except (RaypathError, ValueError, OSError) as error:
             say(f"{one.name}: pictures are left out: {str(error).splitlines()[0]}")
     write_json(folder / "pictures.json", sheets)
     write_json(folder / "maps.json", maps)
-    write_json(folder / "copies.json", copies)
 
 
 def looked_at(results: StudyResults, benchmark: str) -> Place | None:
@@ -171,18 +167,3 @@ def map_of(results: StudyResults, one: Loaded, place: Place) -> list[dict[str, A
             "group": rows["patient"].to_pylist(),
         }
     ]
-
-
-def copies_of(one: Loaded, place: Place) -> list[dict[str, Any]]:
-    """Pairs of samples of different patients (without patients: any) that show the same picture, by features and by pixels."""
-    if one.benchmark.kind != "classification":
-        return []
-    rows, values = features_of(one, place, MAX_COMPARED)
-    pairs = near_duplicates_by_features(rows, values, rows, values)
-    group_of = dict(zip(rows["sample"].to_pylist(), groups_of(rows)))
-    apart = [pair for pair in pairs if group_of[pair.first] != group_of[pair.second]]
-    known = {frozenset(pair) for pair in one.together}
-    new = [pair for pair in apart if frozenset((pair.first, pair.second)) not in known]
-    words = f"{len(apart)} pairs among {len(rows):,} samples, {len(new)} of them not kept together by the search before"
-    listed = [str(pair) for pair in new[:MAX_LISTED]]
-    return [{"benchmark": one.name, "encoder": place.encoder, "words": words, "listed": listed}]

@@ -22,6 +22,7 @@ from study_afterwards import facts_of_benchmarks, record_finished, record_lineag
 from study_benchmarks import Loaded, load_benchmarks
 from study_checks import check_encoders
 from study_contamination import Declared
+from study_copies import look_by_features
 from study_fits import Tracked, place_of_cell
 from study_mlflow import StudyRuns
 from study_pair import Pair
@@ -102,6 +103,7 @@ class Study:
         write_json(self.folder / "benchmarks.json", self.facts)
         record_lineage(self.folder)
         launch.start_ray()
+        self.benchmarks = look_by_features(config, self.benchmarks, self.extent_px, self.folder)
         self.references = {one.name: ray.put(one) for one in self.benchmarks}
         self.runs = StudyRuns(config, self.folder)
         status = "FAILED"

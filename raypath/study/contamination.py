@@ -11,7 +11,8 @@ nested set is all test. Every rule (`contamination_rules`) needs evidence; where
 part of one is of the other, that is never "dirty". Nothing is taken out of a test to mend it.
 
 What it costs: the bytes of the benchmark's images once (of slides, only those as large as a seen one), and for pools the search for
-near-duplicates, which decodes pool and test. Tiles of pretraining *slides* are not searched for in images: there are too many.
+near-duplicates, which decodes pool and test. Tiles of pretraining *slides* are too many for that: those that show a sample of the
+benchmark are handed over (`tiles`) by whoever has features to propose them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,10 +28,12 @@ from raypath.study.contamination_rules import (
     Hits,
     Row,
     Rule,
+    SeenTile,
     same_collections,
     same_contents,
     same_names,
     same_pictures,
+    same_tiles,
 )
 from raypath.study.seen import Seen, Training
 
@@ -116,11 +119,13 @@ def contamination_of(
     is_nested: bool = False,
     waive: Sequence[Rule] = (),
     compares_pictures: bool = True,
+    tiles: Sequence[SeenTile] = (),
     progress: Progress | None = None,
 ) -> Contamination:
     """Hold what was seen against the rows of a benchmark; `is_nested`: every sample is in the test of some fold.
 
-    `compares_pictures=False` leaves out the search for near-duplicates of a pool's images. Raises BadInput for a rule in `waive`
+    `compares_pictures=False` leaves out the search for near-duplicates of a pool's images; `tiles` are samples that tiles of slides
+    are known to show. Raises BadInput for a rule in `waive`
     that is none, and for a file that cannot be read.
     """
     strange = [rule for rule in waive if rule not in RULES]
@@ -135,8 +140,9 @@ def contamination_of(
         for side, rows in sides.items():
             hits = same_contents(training, rows, digests) | same_names(training, rows)
             hits |= same_collections(training, benchmark.name, rows)
-            if compares_pictures and side == "test":
-                hits |= same_pictures(training, rows, list(hits["content"]), progress)
+            if side == "test":
+                pictures = same_pictures(training, rows, list(hits["content"]), progress) if compares_pictures else {}
+                hits["near_duplicate"] = {**same_tiles(training, rows, tiles), **pictures.get("near_duplicate", {})}
             findings += _findings(hits, training, side, len(rows))
     judged = [finding for finding in findings if finding.is_judged]
     waived = tuple(dict.fromkeys(finding.rule for finding in judged if finding.rule in waive))

@@ -16,6 +16,7 @@ What it costs: see there.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
@@ -37,6 +38,16 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 Row = dict[str, Any]
 Hits = dict[Rule, dict[str, str]]
 """Rule -> sample -> the name it was found by."""
+
+
+@dataclass(frozen=True)
+class SeenTile:
+    """A sample that shows what a tile of a slide shows; looked for before (by features: see `feature_near_duplicates`)."""
+
+    sample: str
+    slide: str
+    """The slide's path."""
+    words: str
 
 
 LEAST_CORRELATION_BETWEEN = 0.6
@@ -126,6 +137,12 @@ def same_pictures(
         sample = mine["sample"].removeprefix("asked ")
         found.setdefault(sample, f"{sample} and {theirs['sample']}, correlation {pair.correlation:.2f}")
     return {"near_duplicate": found}
+
+
+def same_tiles(training: Training, rows: Sequence[Row], tiles: Sequence[SeenTile]) -> dict[str, str]:
+    """Samples that tiles of seen slides show, as `tiles` says, and the words for it."""
+    paths, asked = {slide.path for slide in training.slides}, {row["sample"] for row in rows}
+    return {tile.sample: tile.words for tile in tiles if tile.slide in paths and tile.sample in asked}
 
 
 def _file(row: Row) -> str:
