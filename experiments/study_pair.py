@@ -38,6 +38,8 @@ from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
 from raypath.tracking import git_tags, open_tracking
 
+CELL_TAG = "raypath.cell"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
@@ -243,13 +245,21 @@ def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
 
 
 def log_pair(pair: Pair) -> None:
-    """The scores of all cells of a pair, means over their fits, into its MLflow run."""
-    tracker = open_tracking(pair.tracked.tracking, launch.PROJECT)
+    """The scores of all cells, means over their fits: into the pair's MLflow run, and each cell's into a run of its own below it."""
+    tracker, parent = open_tracking(pair.tracked.tracking, launch.PROJECT), pair.tracked.run_id
+    known = tracker.children(parent, CELL_TAG)
     for cell in pair.cells:
         folder = place_of_cell(cell)
-        if folder.is_done:
-            share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
-            fits = [scores_of("test", folder.said(f"seed-{seed}")) for seed in cell.seeds]
-            means = {name: float(np.mean([own[name] for own in fits])) for name in fits[0]}
-            named = {f"{cell.protocol}{share}/{name}": value for name, value in means.items() if np.isfinite(value)}
-            tracker.log_metrics(pair.tracked.run_id, named)
+        if not folder.is_done:
+            continue
+        share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
+        fits = [scores_of("test", folder.said(f"seed-{seed}")) for seed in cell.seeds]
+        means = {name: float(np.mean([own[name] for own in fits])) for name in fits[0]}
+        means = {name: value for name, value in means.items() if np.isfinite(value)}
+        tracker.log_metrics(parent, {f"{cell.protocol}{share}/{name}": value for name, value in means.items()})
+        tags = pair.tracked.tags | {"protocol": cell.protocol, "fraction": f"{cell.fraction:.0%}", CELL_TAG: cell.key}
+        tags |= {"config_hash": config_hash(cell.config), "data_hash": cell.data_hash}
+        name, params = f"{cell.protocol}, {cell.fraction:.0%} of labels", to_dict(cell.config)
+        run = tracker.start_run(name, parent=parent, tags=tags, params=params, resume=known.get(cell.key))
+        tracker.log_metrics(run, means)
+        tracker.end_run(run, "FINISHED")

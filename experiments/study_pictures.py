@@ -56,7 +56,9 @@ def draw_pictures(folder: Path, benchmarks: list[Loaded]) -> None:
 
 def looked_at(results: StudyResults, benchmark: str) -> Place | None:
     """The place whose encoder is looked at: the best of those with weights, on all labels; None where there is none."""
-    places = [p for p in results.places if p.benchmark == benchmark and p.fraction == 1 and has_weights(results, p)]
+    places = [
+        p for p in results.places if p.benchmark == benchmark and p.fraction == results.full and has_weights(results, p)
+    ]
     others = [place for place in places if place.encoder != results.config.reference] or places
     return max(others, key=lambda place: results.interval(place).estimate, default=None)
 

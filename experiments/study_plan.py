@@ -198,7 +198,8 @@ def cells_of(
         is_dense = one.benchmark.kind == "segmentation"
         num_nulls = min(config.num_nulls, 1) if isinstance(own, TRAINED) else config.num_nulls
         is_end = checkpoint.step is None  # on the way the score is all that is asked for
-        altered = alterations_of(config, entry, protocol, fraction, is_dense=is_dense) if is_end else ()
+        is_first = protocol == next(iter(one.transfers))  # of those that suit the benchmark
+        altered = alterations_of(config, entry, fraction, is_first=is_first, is_dense=is_dense) if is_end else ()
         cells.append(
             Cell(
                 checkpoint=checkpoint,
@@ -216,13 +217,13 @@ def cells_of(
 
 
 def alterations_of(
-    config: StudyConfig, entry: EncoderEntry, protocol: str, fraction: float, *, is_dense: bool
+    config: StudyConfig, entry: EncoderEntry, fraction: float, *, is_first: bool, is_dense: bool
 ) -> tuple[str, ...]:
-    """How the test images of a cell are altered; the curves of robustness for the first protocol on all labels."""
+    """How the test images of a cell are altered; the curves of robustness for the first protocol of its kind on all labels."""
     if entry.source == FILE:
         return ()  # it looks at no pixels
     asked = list(config.alterations)
-    if config.has_robustness and protocol == config.protocols[0] and fraction == 1:
+    if config.has_robustness and is_first and fraction == max(config.fractions):
         asked += [one for shifts in SHIFTS.values() for one in shifts]
     moves = [one for one in asked if is_dense and one.startswith("mpp=") and float(one[4:]) < 1]  # masks would not fit
     return tuple(one for one in dict.fromkeys(asked) if one not in moves)

@@ -43,7 +43,7 @@ def first_places(results: StudyResults, benchmark: str) -> list:
     found: dict[str, Any] = {}
     for place in results.places:
         is_asked = has_weights(results, place) or results.config.entry(place.encoder).source == "colour"
-        if place.benchmark == benchmark and place.fraction == 1 and is_asked:
+        if place.benchmark == benchmark and place.fraction == results.full and is_asked:
             found.setdefault(place.encoder, place)
     return list(found.values())
 

@@ -178,6 +178,16 @@ class Tracker:
             self.client.log_batch(run.info.run_id, params=entries[start : start + MAX_PARAMS_PER_CALL])
         return run.info.run_id
 
+    def children(self, parent: str, tag: str) -> dict[str, str]:
+        """Run ids of the children of a run, by the value of a tag that they have."""
+        found: dict[str, str] = {}
+        with _surviving("the children of a run"):
+            runs = self.client.search_runs(
+                [self.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000
+            )
+            found = {run.data.tags[tag]: run.info.run_id for run in runs if tag in run.data.tags}
+        return found
+
     def set_tags(self, run_id: str, tags: Mapping[str, Any]) -> None:
         """Set tags, lineage names prefixed as in `start_run`."""
         with _surviving("tags"):

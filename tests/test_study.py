@@ -162,8 +162,16 @@ def test_runs_nest_as_study_encoder_benchmark(left_out):
     _, runs, _ = left_out
     tracker = open_tracking(f"sqlite:///{runs}/mlflow.db", "raypath")
     all_runs = {run.info.run_id: run for run in tracker.client.search_runs([tracker.experiment_id], max_results=500)}
-    scored = [run for run in all_runs.values() if run.data.tags.get("raypath.benchmark") == "waves"]
-    assert len(scored) == 3
+    on_waves = [run for run in all_runs.values() if run.data.tags.get("raypath.benchmark") == "waves"]
+    cells = [run for run in on_waves if "raypath.cell" in run.data.tags]
+    scored = [run for run in on_waves if run not in cells]
+    assert len(scored) == len(cells) == 3
+    assert {run.data.tags["mlflow.parentRunId"] for run in cells} == {run.info.run_id for run in scored}
+    for run in cells:
+        wanted = {"study": "loto", "protocol": "probe", "fraction": "100%", "benchmark": "waves"}
+        assert {name: run.data.tags[f"raypath.{name}"] for name in wanted} == wanted
+        assert len(run.data.tags["raypath.config_hash"]) == len(run.data.tags["raypath.data_hash"]) == 64
+        assert 0 <= run.data.metrics["test_balanced_accuracy"] <= 1
     for run in scored:
         encoder = all_runs[run.data.tags["mlflow.parentRunId"]]
         study = all_runs[encoder.data.tags["mlflow.parentRunId"]]

@@ -120,11 +120,12 @@ def altered(results: StudyResults) -> Section | None:
 
 def robustness(results: StudyResults) -> Section | None:
     """Curves under stain, blur, JPEG and um per px, of the first fit of the first checkpoint of each encoder."""
-    if not results.config.has_robustness or not results.protocols:
+    if not results.config.has_robustness:
         return None
-    protocol, pictures, words = results.protocols[0], [], []
+    pictures, words = [], []
     colours = {entry.name: colour_of(results, entry.name) for entry in results.config.encoders}
-    for benchmark in results.benchmarks:
+    for benchmark, facts in results.benchmarks.items():
+        protocol = next((p for p in results.protocols if p in facts.get("protocols", results.protocols)), "")
         own = {
             place.encoder: _curves(results, place)
             for place in results.places

@@ -10,14 +10,12 @@ from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.study_figures import map_figure
 
-MAX_CONFUSIONS = 6
-
 
 def looks(results: StudyResults) -> Section | None:
     """Confusion, sheets of samples, and maps: what people look at."""
     pictures: list[tuple[str, str, Any]] = []
     sheets = results.read("pictures.json", [])
-    for benchmark in list(results.benchmarks)[:MAX_CONFUSIONS]:
+    for benchmark in results.benchmarks:
         places = [p for p in results.places if p.benchmark == benchmark and p.fraction == results.full]
         best = max(places, key=lambda p: results.interval(p).estimate, default=None)
         if best is not None:

@@ -14,6 +14,7 @@ from raypath.benchmarks.splits.near_duplicates import find
 from raypath.data.manifest import read_manifest
 from raypath.errors import BadInput
 from raypath.study.contamination import TAG, check_contamination, contamination_of
+from raypath.study.contamination_rules import SeenTile
 from raypath.study.seen import Seen, SeenImage, SeenSlide, Training, seen_by
 from tests.study.pretrained import write_index, write_run
 
@@ -110,6 +111,19 @@ def test_slides_of_the_test_seen_without_labels_are_transductive_and_with_labels
         check_contamination(partly)
     waived = check_contamination(contamination_of(labelled, phantoms, waive=("content", "slide", "patient")))
     assert (waived.status, waived.tag) == ("waived", {TAG: "waived (content, slide, patient)"})
+
+
+def test_a_sample_that_a_tile_shows_was_seen_by_who_was_trained_on_its_slide(tmp_path, phantom_run, slides_of_phantoms):
+    Image.new("RGB", (32, 32)).save(tmp_path / "cut.png")
+    rows = [{"sample": "cut", "path": str(tmp_path / "cut.png"), "split": "test"}]
+    seen = seen_by(str(phantom_run(splits=("train",))))
+    for split, status in (("train", "transductive"), ("test", "clean")):
+        slide = next(one["path"] for one in slides_of_phantoms if one["split"] == split)
+        tiles = [SeenTile("cut", slide, "cut and a tile"), SeenTile("other", slide, "of another set")]
+        found = contamination_of(seen, benchmark_of(rows), tiles=tiles)
+        assert found.status == status
+        expected = {"near_duplicate": ("test", 1, ("cut and a tile",))} if status == "transductive" else {}
+        assert rules_of(found) == expected
 
 
 def test_a_nested_set_is_all_test(phantoms, phantom_run):

@@ -12,7 +12,12 @@ from raypath.data.image_files import read_image
 from raypath.errors import BadInput
 from raypath.models import import_as_fed
 from raypath.protocols.features import features_of
-from raypath.study.feature_near_duplicates import near_duplicates_by_features
+from raypath.study.feature_near_duplicates import (
+    CERTAIN,
+    LEAST_CONTENT,
+    LEAST_CORRELATION,
+    near_duplicates_by_features,
+)
 
 WIDTH = 64
 
@@ -64,6 +69,22 @@ def test_features_that_find_all_alike_or_lie_invent_nothing(tmp_path):
     assert near_duplicates_by_features(first, lying, second, lying) == []
     alike = np.ones((12, WIDTH)) + 1e-3 * features_for(range(12))
     assert near_duplicates_by_features(first, alike, second, alike, least_cosine=-1) == []
+
+
+def test_nearly_empty_pictures_are_pairs_only_where_they_are_the_same(tmp_path):
+    def edge(number):  # white, with a little tissue on one side
+        picture = np.asarray(texture(number)).copy()
+        picture[:, 24:] = 250
+        return Image.fromarray(picture)
+
+    rings = [rings_of(edge(number))[None] for number in (1, 2)]
+    assert LEAST_CORRELATION < compare(*rings)[0] < CERTAIN
+    assert max(own.std() for own in rings) < LEAST_CONTENT
+    first = table_of(tmp_path / "a", [("edge", edge(1)), ("other", texture(5))])
+    turned = edge(1).transpose(Image.Transpose.ROTATE_180)
+    second = table_of(tmp_path / "b", [("alike", edge(2)), ("same", turned), ("third", texture(9))])
+    pairs = near_duplicates_by_features(first, features_for([1, 5]), second, features_for([1, 1, 9], seed=1))
+    assert names_of(pairs) == [("edge", "same")]
 
 
 def test_what_features_do_not_propose_is_not_compared(tmp_path):
