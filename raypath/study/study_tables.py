@@ -10,7 +10,7 @@ from itertools import product
 from math import isnan
 
 from raypath.study.comparisons import Comparison
-from raypath.study.results import Place, StudyResults
+from raypath.study.results import Place, Scored, StudyResults
 from raypath.study.statistics import Interval
 from raypath.study.study_figures import METRIC_WORDS, point_score
 from raypath.study.tables import Cell, Noted, Range, Spread, Table
@@ -122,11 +122,17 @@ def notes_of(results: StudyResults, place: Place, interval: Interval) -> tuple[s
         notes.append(f"too few patients (below {FEWEST_PATIENTS})")
     elif interval.num_patients < FEW_PATIENTS:
         notes.append(f"few patients (below {FEW_PATIENTS})")
+    if place.metric == "auroc" and any(_lacks_folds(one) for one in place.scored):
+        notes.append("scored before folds were told apart: samples of different folds are compared as well")
     statuses = {one.record["contamination"]["status"] for one in place.scored} - {"clean"}
     notes += [f"pretraining and test: {status}" for status in sorted(statuses)]
     waived = results.benchmarks.get(place.benchmark, {}).get("tags", {}).get("raypath.waived")
     notes += [f"split: waived {waived}"] if waived else []
     return tuple(notes)
+
+
+def _lacks_folds(one: Scored) -> bool:
+    return one.record.get("num_folds", 1) > 1 and any(said.fold is None for said in one.said)
 
 
 def three(value: float | None) -> Spread | None:
