@@ -92,6 +92,26 @@ def coverage_row(num_patients: int, num_studies: int) -> dict[str, tuple[float, 
     return {method: tuple(values / num_studies) for method, values in hits.items()}
 
 
+def few_errors_row(skill: float, num_patients: int, num_studies: int) -> dict[str, float]:
+    """The true accuracy, the share of intervals that gave way to exact bounds, coverages of score and difference; then percentiles'."""
+    world, rng = World(skill=(skill, skill - 0.5)), np.random.default_rng(num_patients)
+    truth = world.true_scores()
+    found = dict.fromkeys(("exact", "score", "score where exact", "diff", "percentile"), 0)
+    for number in range(num_studies):
+        a, b = world.study(num_patients, 1, rng)
+        options = {"num_resamples": NUM_RESAMPLES, "seed": number}
+        one = score_interval(a, **options)
+        is_exact = one.method == "clopper-pearson"
+        found["exact"] += is_exact
+        found["score"] += holds(one, truth[0])
+        found["score where exact"] += is_exact and holds(one, truth[0])
+        found["diff"] += holds(paired_difference(a, b, **options), truth[0] - truth[1])
+        found["percentile"] += holds(score_interval(a, method="percentile", **options), truth[0])
+    where_exact = found["score where exact"] / max(1, found["exact"])
+    shares = {name: count / num_studies for name, count in found.items()}
+    return {"accuracy": float(truth[0])} | shares | {"score where exact": where_exact}
+
+
 def fold_row(num_patients: int, is_label_of_patient: bool, num_studies: int) -> dict[str, tuple[float, float]]:
     """{who is compared: coverage of the AUROC, of the paired difference}, five folds, each on a scale of its own.
 
@@ -174,6 +194,16 @@ def measure_coverage(num_studies: int) -> None:
     show(f"coverage in % of 95 % intervals, {num_studies} studies", ["patients", *columns], rows)
 
 
+def measure_few_errors(num_studies: int) -> None:
+    """Where errors are few: bootstrap-t with what it gives way to."""
+    rows: Rows = []
+    for skill, num_patients in [(skill, n) for skill in (3.2, 4.0, 5.0) for n in (20, 44)]:
+        found = few_errors_row(skill, num_patients, num_studies)
+        rows.append([str(num_patients), *(f"{100 * value:.1f}" for value in found.values())])
+    columns = ["accuracy", "gave way", "score", "score where it did", "difference", "score by percentiles"]
+    show(f"coverage in % where errors are few, {num_studies} studies", ["patients", *columns], rows)
+
+
 def measure_folds(num_studies: int) -> None:
     """The area under the ROC curve of nested folds: pairs within a fold, and all pairs as if one classifier had said it."""
     rows: Rows = []
@@ -216,6 +246,7 @@ def measure_false_positives(num_studies: int) -> None:
 
 MEASUREMENTS: dict[str, Callable[[int], None]] = {
     "coverage": measure_coverage,
+    "few_errors": measure_few_errors,
     "folds": measure_folds,
     "recipe": measure_recipe,
     "false_positives": measure_false_positives,

@@ -10,7 +10,8 @@ Of nested folds only pairs within a fold are compared, because every fold's clas
 of all those pairs that are in order, the influence is measured from that one area. (From each fold's own it would be too small:
 a fold has few patients of a class, and its area bends towards them.)
 
-What it costs: two sorts per class and fold. The interval leans on Student's t, so with fewer than ten patients of a class it is rough.
+What it costs: two sorts per class and fold. The interval leans on Student's t, so with fewer than ten patients of a class it is
+rough.
 
 Legend: N samples, P patients, K classes.
 """

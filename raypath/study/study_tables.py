@@ -39,7 +39,8 @@ def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
         footnotes=(
             "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the"
             " score when fitted on shuffled labels, over patients and shuffles. Intervals: 95 %,"
-            f" {results.config.method} over patients (AUROC: closed form), differences paired; 0.01 is one point.",
+            f" {results.config.method} over patients unless a mark says otherwise (AUROC: closed form), differences paired;"
+            " 0.01 is one point.",
         ),
     )
 
@@ -122,6 +123,7 @@ def notes_of(results: StudyResults, place: Place, interval: Interval) -> tuple[s
         notes.append(f"too few patients (below {FEWEST_PATIENTS})")
     elif interval.num_patients < FEW_PATIENTS:
         notes.append(f"few patients (below {FEW_PATIENTS})")
+    notes += [interval.remark] if interval.remark else []
     if place.metric == "auroc" and any(_lacks_folds(one) for one in place.scored):
         notes.append("scored before folds were told apart: samples of different folds are compared as well")
     statuses = {one.record["contamination"]["status"] for one in place.scored} - {"clean"}
@@ -140,9 +142,12 @@ def three(value: float | None) -> Spread | None:
     return None if value is None or isnan(value) else Spread(value, digits=3)
 
 
-def _range_of(comparison: Comparison | None) -> Range | None:
+def _range_of(comparison: Comparison | None) -> Cell:
     own = comparison and comparison.to_reference
-    return Range(own.estimate, own.low, own.high) if own else None
+    if not own:
+        return None
+    found = Range(own.estimate, own.low, own.high)
+    return Noted(found, (own.remark,)) if own.remark else found
 
 
 def verdict_table(found: list[Comparison]) -> Table:

@@ -24,8 +24,8 @@ def gathered(parts: Sequence[P], samples: Sequence[str]) -> P:
     """The predictions of all `parts` in the order of `samples`, the ids that were expected.
 
     A worker without a sample has no part. Raises BadInput for no part, for parts of two kinds or with different classes, for
-    objects or folds that only some of them have, and for samples that came twice, that nobody predicted, or that were not asked for: each
-    with their number and the first name.
+    objects or folds that only some of them have, and for samples that came twice, that nobody predicted, or that were not asked
+    for: each with their number and the first name.
     """
     if not parts:
         raise BadInput(f"gathering: no worker predicted anything; expected {len(samples)} samples")
