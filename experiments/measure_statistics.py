@@ -93,7 +93,7 @@ def coverage_row(num_patients: int, num_studies: int) -> dict[str, tuple[float, 
 
 
 def few_errors_row(skill: float, num_patients: int, num_studies: int) -> dict[str, float]:
-    """The true accuracy, the share of intervals that gave way to exact bounds, coverages of score and difference; then percentiles'."""
+    """The true accuracy, the share of scores that got exact bounds, coverages of score and difference, and of percentiles."""
     world, rng = World(skill=(skill, skill - 0.5)), np.random.default_rng(num_patients)
     truth = world.true_scores()
     found = dict.fromkeys(("exact", "score", "score where exact", "diff", "percentile"), 0)

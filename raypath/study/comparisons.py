@@ -17,7 +17,7 @@ import numpy as np
 
 from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import Place, StudyResults
-from raypath.study.settings import COLOUR
+from raypath.study.settings import COLOUR, StudyConfig
 from raypath.study.statistics import Difference, Population, paired_difference
 from raypath.study.study_figures import point_score
 from raypath.study.two_sigma import two_sigma
@@ -57,6 +57,16 @@ def comparisons(results: StudyResults, protocol: str, fraction: float = 1.0) -> 
         for place, reference, p, adjusted in _family(results, fraction)
         if place.protocol == protocol
     ]
+
+
+def size_of_family(config: StudyConfig, protocols: Iterable[Iterable[str]]) -> int:
+    """Comparisons with the reference at one share of labels, if nothing fails; `protocols` of each benchmark."""
+    kinds = [set(own) for own in protocols]
+    taking_part = [set(entry.protocols or config.protocols) for entry in config.encoders]
+    reference = set(config.entry(config.reference).protocols or config.protocols)
+    return sum(len(own & one & reference) for own in kinds for one in taking_part) - sum(
+        len(own & reference) for own in kinds
+    )
 
 
 @lru_cache(maxsize=64)

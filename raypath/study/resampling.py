@@ -10,9 +10,9 @@ the symmetric kind, the quantile of |t|: Hall, JRSS B 50 (1988) 35; its distribu
 tail is better known than two (measured: one point more coverage, 3 % wider).
 
 Where a standard error degenerates it gives way, and the result says to what and why. Errors are too few where more than 5 % of the
-resamples have none: then exact bounds (`few_errors`), but percentiles for a kappa, which is no share. Two encoders that are alike on
-every patient get no width: "not enough errors to tell", not certainty. And percentiles where a class lives in one patient (of a score
-that is a mean over classes), because without that patient it is another score.
+resamples have none: then exact bounds (`few_errors`), but percentiles for a kappa, which is no share. Two encoders that are alike
+on every patient get no width: "not enough errors to tell", not certainty. And percentiles where a class lives in one patient (of a
+score that is a mean over classes), because without that patient it is another score.
 
 What it costs: R x U x M x C numbers, in blocks (2,000 x 40 x 1 x 10 takes 10 ms); the percentile interval no more than R x M x C.
 

@@ -56,7 +56,7 @@ class Interval:
     num_samples: int
     level: Literal["patient", "image"]
     method: Literal["bootstrap-t", "percentile", "image", "t", "clopper-pearson"]
-    """What was done: "t" is the closed form of the AUROC; "percentile" and "clopper-pearson" may be what bootstrap-t gave way to."""
+    """What was done: "t" is the closed form of the AUROC; bootstrap-t may have given way to "percentile" or "clopper-pearson"."""
     remark: str = ""
     """What a reader must know of how it was had, in a few words: another method than was asked for, and why."""
     population: Population = "checkpoint"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raypath.study.comparisons import at_budget, comparisons, difference, summary
+from raypath.study.comparisons import at_budget, comparisons, difference, size_of_family, summary
 from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import load_results
 from raypath.study.statistics import paired_difference
@@ -49,6 +49,14 @@ def test_holm_runs_over_all_comparisons_that_are_read_together(results, found):
     p_values = [one.p_value for one in found]
     np.testing.assert_allclose(p_values, alone, atol=0.06)  # of other, and more, permutations
     np.testing.assert_allclose([one.adjusted_p for one in found], holm(p_values))
+
+
+def test_the_size_of_the_family_is_known_beforehand(results, found):
+    assert size_of_family(CONFIG, [CONFIG.protocols] * len(SETS)) == len(found)
+    two = replace(CONFIG, protocols=("probe", "knn"))
+    colour_by_probe = replace(CONFIG.entry("colour"), protocols=("probe",))
+    two = replace(two, encoders=(*(entry for entry in two.encoders if entry.name != "colour"), colour_by_probe))
+    assert size_of_family(two, [("probe", "knn"), ("probe",)]) == 3 + 2 + 3
 
 
 def test_a_large_family_gets_permutations_enough_to_say_anything(results):
