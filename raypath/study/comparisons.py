@@ -24,7 +24,7 @@ from raypath.study.two_sigma import two_sigma
 from raypath.study.verdict import FEWEST_PATIENTS, Verdict, points, verdict
 
 PERMUTATIONS_EACH = 100
-MAX_TOLD = 3  # benchmarks of one verdict that stand in a sentence with all their numbers
+MAX_TOLD = 3  # benchmarks without a finding that stand in a sentence with their differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,30 +146,34 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
         number = "1 benchmark" if len(own) == 1 else f"{len(own)} benchmarks"
         lines.append(
             f"{encoder} against {results.config.reference}, {number}: {'; '.join(told)}."
-            f" {populations[:1].upper()}{populations[1:]}."
+            f" {populations[:1].upper()}{populations[1:]}.{_fits(own)}"
         )
     return lines
 
 
 def _told(word: str, group: list[Comparison]) -> str:
-    """A verdict, and the benchmarks that have it; with many of them, fewer words for each."""
-    if len(group) <= MAX_TOLD:
-        names = ", ".join(_short(one) for one in group)
-    elif word in ("better", "worse"):
-        names = ", ".join(f"{one.place.benchmark} {points(one.to_reference)}" for one in group) + " points"
-    else:
-        names = ", ".join(one.place.benchmark for one in group)
+    """A verdict, and the benchmarks that have it; with many that are not separable, their differences stand below only."""
+    is_short = len(group) > MAX_TOLD and word not in ("better", "worse")
+    names = "; ".join(_short(one, with_points=not is_short) for one in group)
     return f"{word} on {len(group)} ({names})"
 
 
-def _short(one: Comparison) -> str:
+def _short(one: Comparison, *, with_points: bool) -> str:
     """Benchmark, difference and on how many; where the word is "better", the difference to colour as well."""
     own = one.to_reference
     unit = "patients" if own.level == "patient" else "images"
-    words = f"{one.place.benchmark} {points(own)} points, n = {own.num_patients} {unit}"
-    if one.verdict.is_better and one.to_colour is not None:
-        words += f", against colour {points(one.to_colour)}"
-    return words
+    said = [f"{points(own)} points"] if with_points else []
+    said += [f"against colour {points(one.to_colour)}"] if one.verdict.is_better and one.to_colour is not None else []
+    said += [f"n = {own.num_patients} {unit}", *([own.remark] if own.remark else [])]
+    return f"{one.place.benchmark}{' ' if with_points else ', '}{', '.join(said)}"
+
+
+def _fits(group: list[Comparison]) -> str:
+    """How many fits stand behind the scores, where it is more than one."""
+    numbers = sorted({one.to_reference.num_seeds for one in group})
+    if numbers[-1] == 1:
+        return ""
+    return f" {' to '.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))} fit seeds each."
 
 
 def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
