@@ -4,8 +4,8 @@ Of 20 patients without an error every resample is without an error: its interval
 in thirty who would have been wrong. One decision: the score is taken as a share, with Clopper and Pearson's exact bounds, of as
 many independent trials as have the score's error: n = p (1 - p) / error^2, times the squared ratio of the normal and Student's
 quantile. That is what surveys do: Korn and Graubard, Survey Methodology 24 (1998) 193; Clopper and Pearson, Biometrika 26 (1934)
-404. Without any error there is no such n; then it is the number of patients, as if all images of a patient were right or wrong together
-(the "rule of three" of Hanley and Lippman-Hand, JAMA 249 (1983) 1743, by patients), which is cautious.
+404. Without any error there is no such n; then it is the number of patients, as if all images of a patient were right or wrong
+together (the "rule of three" of Hanley and Lippman-Hand, JAMA 249 (1983) 1743, by patients), which is cautious.
 
 Two scores' bounds make those of their difference as if they were independent: Newcombe, Statistics in Medicine 17 (1998) 873,
 method 10. Encoders err on the same patients, so it is cautious too. What it costs: nothing.

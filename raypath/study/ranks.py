@@ -5,8 +5,9 @@ Nemenyi's difference is wide with fewer (Demšar, Journal of Machine Learning Re
 benchmark by itself (`statistics`), or how often a rank holds when its patients are drawn again (`rank_stability`), which describes
 these benchmarks and tests nothing. An area under the ROC curve is drawn again to first order, by what each patient adds to it.
 
-What it costs: nothing; `resampled_scores` R x M x C numbers (areas: R x P). Legend: B benchmarks, E encoders, R resamples, M members,
-P patients.
+What it costs: nothing; `resampled_scores` R x M x C numbers (areas: R x P).
+
+Legend: B benchmarks, E encoders, R resamples, M members, P patients.
 """
 
 from collections.abc import Sequence

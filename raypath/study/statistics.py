@@ -5,8 +5,8 @@ sample names a patient, or all are of one, each image stands for itself and the 
 
 One decision: a statistic is a weighted sum of the scores of predictions (`alignment`): the mean over an encoder's checkpoints of
 the mean over fit seeds, or one such mean minus another. It has two populations. "checkpoint": these weights, other patients.
-"recipe": the same pretraining done again from another seed, and other patients. Both take the fitted classifiers as they are: what another
-training set would have made of them is in neither.
+"recipe": the same pretraining done again from another seed, and other patients. Both take the fitted classifiers as they are: what
+another training set would have made of them is in neither.
 
     method         patients drawn again how
     bootstrap-t    by resampling, each resample judged by its own jackknife error (`resampling`, with when it gives way)
