@@ -1,7 +1,8 @@
 """Measure what the statistics promise: how often intervals hold the truth, and how often tests see what is not there.
 
     python experiments/measure_statistics.py                      all tables, 1,000 studies each (10 to 20 minutes on one core)
-    python experiments/measure_statistics.py coverage num=200     one of coverage, recipe, false_positives; fewer studies
+    python experiments/measure_statistics.py coverage num=200     one of coverage, few_errors, folds, recipe, false_positives;
+                                                                  fewer studies
 
 One decision: simulated studies whose truth is known. Patients have unevenly many images (log-normal) and difficulties of their own,
 shared by the two encoders in part, so images of one patient resemble each other; checkpoints differ in skill, and in which
@@ -11,11 +12,12 @@ patients they find hard. The truth is the score over endlessly many patients (an
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from measure import Rows, show
 from scipy.special import expit
+from scipy.stats import norm
 
 from raypath.benchmarks import Predictions
 from raypath.study.permutation import permutation_p
@@ -51,11 +53,15 @@ class World:
         width = np.sqrt(self.difficulty**2 + self.taste**2 + self.luck**2 + self.quirk**2)
         return np.array([weights @ expit(skill + width * nodes) for skill in self.skill]) / weights.sum()
 
-    def study(self, num_patients: int, num_checkpoints: int, rng: np.random.Generator) -> list[list[list[Predictions]]]:
-        """Two encoders x checkpoints x 1 fit."""
+    def images_of(self, num_patients: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(patient, label) of every image; of both classes as many, give or take one."""
         sizes = np.maximum(1, np.rint(self.images * np.exp(self.spread * rng.normal(size=num_patients)))).astype(int)
         patient = np.repeat(np.arange(num_patients), sizes)
-        label = rng.permutation(len(patient)) % 2  # of both classes as many, give or take one
+        return patient, rng.permutation(len(patient)) % 2
+
+    def study(self, num_patients: int, num_checkpoints: int, rng: np.random.Generator) -> list[list[list[Predictions]]]:
+        """Two encoders x checkpoints x 1 fit."""
+        patient, label = self.images_of(num_patients, rng)
         names = ([f"s{n}" for n in range(len(patient))], [f"p{n}" for n in patient])
         shared = rng.normal(0, self.difficulty, num_patients)
         study = []
@@ -84,6 +90,63 @@ def coverage_row(num_patients: int, num_studies: int) -> dict[str, tuple[float, 
                 holds(paired_difference(a, b, **options), truth[0] - truth[1]),
             ]
     return {method: tuple(values / num_studies) for method, values in hits.items()}
+
+
+def few_errors_row(skill: float, num_patients: int, num_studies: int) -> dict[str, float]:
+    """The true accuracy, the share of scores that got exact bounds, coverages of score and difference, and of percentiles."""
+    world, rng = World(skill=(skill, skill - 0.5)), np.random.default_rng(num_patients)
+    truth = world.true_scores()
+    found = dict.fromkeys(("exact", "score", "score where exact", "diff", "percentile"), 0)
+    for number in range(num_studies):
+        a, b = world.study(num_patients, 1, rng)
+        options = {"num_resamples": NUM_RESAMPLES, "seed": number}
+        one = score_interval(a, **options)
+        is_exact = one.method == "clopper-pearson"
+        found["exact"] += is_exact
+        found["score"] += holds(one, truth[0])
+        found["score where exact"] += is_exact and holds(one, truth[0])
+        found["diff"] += holds(paired_difference(a, b, **options), truth[0] - truth[1])
+        found["percentile"] += holds(score_interval(a, method="percentile", **options), truth[0])
+    where_exact = found["score where exact"] / max(1, found["exact"])
+    shares = {name: count / num_studies for name, count in found.items()}
+    return {"accuracy": float(truth[0])} | shares | {"score where exact": where_exact}
+
+
+def fold_row(num_patients: int, is_label_of_patient: bool, num_studies: int) -> dict[str, tuple[float, float]]:
+    """{who is compared: coverage of the AUROC, of the paired difference}, five folds, each on a scale of its own.
+
+    A score is normal within a class and shifted for a patient; of patients that have one label each, 35 % are positive.
+    """
+    world, rng = World(difficulty=0.6, taste=0.3), np.random.default_rng(num_patients)
+    noise = np.sqrt(2 * (1 + world.difficulty**2 + world.taste**2))
+    truth = norm.cdf(np.array(world.skill) / noise)
+    hits = {"within a fold": np.zeros(2), "all": np.zeros(2)}
+    for _ in range(num_studies):
+        a, b = _folded(world, num_patients, is_label_of_patient, rng)
+        for who in hits:
+            one, other = (each if who == "within a fold" else replace(each, fold=None) for each in (a, b))
+            hits[who] += [
+                holds(score_interval(one, "auroc"), truth[0]),
+                holds(paired_difference(one, other, "auroc"), truth[0] - truth[1]),
+            ]
+    return {who: tuple(values / num_studies) for who, values in hits.items()}
+
+
+def _folded(world: World, num_patients: int, is_label_of_patient: bool, rng: np.random.Generator) -> list[Predictions]:
+    """What two encoders say of all patients, each in its fold."""
+    patient, of_image = world.images_of(num_patients, rng)
+    of_patient = np.arange(num_patients) < 0.35 * num_patients
+    label = of_patient[patient].astype(int) if is_label_of_patient else of_image
+    names = ([f"s{n}" for n in range(len(patient))], [f"p{n}" for n in patient])
+    fold, shared, found = patient % 5, rng.normal(0, world.difficulty, num_patients), []
+    for skill in world.skill:
+        value = (
+            skill * label + (shared + rng.normal(0, world.taste, num_patients))[patient] + rng.normal(size=len(patient))
+        )
+        middle, slope = rng.normal(0, 2, 5), 10 ** rng.uniform(-1, 0.5, 5)
+        positive = expit(middle[fold] + slope[fold] * value)
+        found.append(Predictions(*names, label, np.stack([1 - positive, positive], axis=1), ("a", "b"), fold))
+    return found
 
 
 def recipe_row(
@@ -131,6 +194,30 @@ def measure_coverage(num_studies: int) -> None:
     show(f"coverage in % of 95 % intervals, {num_studies} studies", ["patients", *columns], rows)
 
 
+def measure_few_errors(num_studies: int) -> None:
+    """Where errors are few: bootstrap-t with what it gives way to."""
+    rows: Rows = []
+    for skill, num_patients in [(skill, n) for skill in (3.2, 4.0, 5.0) for n in (20, 44)]:
+        found = few_errors_row(skill, num_patients, num_studies)
+        rows.append([str(num_patients), *(f"{100 * value:.1f}" for value in found.values())])
+    columns = ["accuracy", "gave way", "score", "score where it did", "difference", "score by percentiles"]
+    show(f"coverage in % where errors are few, {num_studies} studies", ["patients", *columns], rows)
+
+
+def measure_folds(num_studies: int) -> None:
+    """The area under the ROC curve of nested folds: pairs within a fold, and all pairs as if one classifier had said it."""
+    rows: Rows = []
+    for num_patients, of_what in [(n, what) for what in ("image", "patient") for n in (20, 44, 100)]:
+        found = fold_row(num_patients, of_what == "patient", num_studies)
+        rows.append([str(num_patients), of_what, *(f"{100 * value:.1f}" for who in found for value in found[who])])
+    columns = [f"{who}: {what}" for who in ("within", "all") for what in ("score", "diff")]
+    show(
+        f"coverage in % of AUROCs of five folds on scales of their own, {num_studies} studies",
+        ["patients", "label of", *columns],
+        rows,
+    )
+
+
 def measure_recipe(num_studies: int) -> None:
     """Both populations, where seeds matter little and much, by number of patients and checkpoints; half as many studies."""
     rows: Rows = []
@@ -159,6 +246,8 @@ def measure_false_positives(num_studies: int) -> None:
 
 MEASUREMENTS: dict[str, Callable[[int], None]] = {
     "coverage": measure_coverage,
+    "few_errors": measure_few_errors,
+    "folds": measure_folds,
     "recipe": measure_recipe,
     "false_positives": measure_false_positives,
 }

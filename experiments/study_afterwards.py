@@ -21,7 +21,8 @@ from study_sites import record_confounders
 from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import runs_root
 from raypath.study.cells import CellFolder, write_json
-from raypath.study.power import METRICS_WITH_POWER, smallest_detectable
+from raypath.study.comparisons import size_of_family
+from raypath.study.power import METRICS_WITH_POWER, in_deviations, smallest_detectable
 from raypath.study.published.from_study import write_rows
 from raypath.study.results import load_results
 from raypath.study.settings import StudyConfig
@@ -31,17 +32,19 @@ from raypath.tracking import git_tags
 NUM_POINTS = 200
 
 
-def facts_of_benchmarks(benchmarks: list[Loaded]) -> dict[str, dict]:
+def facts_of_benchmarks(config: StudyConfig, benchmarks: list[Loaded]) -> dict[str, dict]:
     """Facts of every benchmark, and the smallest difference that it can show: said before any test is opened."""
     facts = {}
+    family = {"num_comparisons": size_of_family(config, (one.transfers for one in benchmarks))}
     for one in benchmarks:
         benchmark, transfer = one.benchmark, next(iter(one.transfers.values()))
         table = benchmark.table
         tested = table if transfer.evaluation == "nested" else table.filter(_is_test(table))
-        power = None
+        patient, power = tested["patient"].to_pylist(), None
         if benchmark.primary in METRICS_WITH_POWER:
-            power = smallest_detectable(tested["label"].to_numpy(), tested["patient"].to_pylist(), benchmark.primary)
-            say(f"  {one.name}: {power.words}")
+            power = smallest_detectable(tested["label"].to_numpy(), patient, benchmark.primary, **family)
+        words = power.words if power else in_deviations(patient, benchmark.primary, **family)
+        say(f"  {one.name}: {words}")
         facts[one.name] = {
             "kind": benchmark.kind,
             "protocols": list(one.transfers),
@@ -58,7 +61,8 @@ def facts_of_benchmarks(benchmarks: list[Loaded]) -> dict[str, dict]:
             "data_hash": benchmark.data_hash,
             "tags": one.found | benchmark.tags,
             "smallest_detectable": power and power.difference,
-            "power": power.words if power else f"{benchmark.primary}: no formula for the smallest difference",
+            "smallest_detectable_corrected": power and power.corrected,
+            "power": words,
         }
     return facts
 

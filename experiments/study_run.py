@@ -92,7 +92,7 @@ class Study:
         num_cells = sum(len(e.protocols or self.config.protocols) for e in scored) * len(self.config.fractions)
         num_trainings = len(nodes) - len(scored) + num_of_grid(self.config, self.benchmarks)
         say_plan(self.config, self.benchmarks, num_trainings, num_cells)
-        self.facts = facts_of_benchmarks(self.benchmarks)
+        self.facts = facts_of_benchmarks(self.config, self.benchmarks)
 
     def run(self) -> None:
         """From benchmarks to the report."""

@@ -17,14 +17,14 @@ import numpy as np
 
 from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import Place, StudyResults
-from raypath.study.settings import COLOUR
+from raypath.study.settings import COLOUR, StudyConfig
 from raypath.study.statistics import Difference, Population, paired_difference
 from raypath.study.study_figures import point_score
 from raypath.study.two_sigma import two_sigma
 from raypath.study.verdict import FEWEST_PATIENTS, Verdict, points, verdict
 
 PERMUTATIONS_EACH = 100
-MAX_TOLD = 3  # benchmarks of one verdict that stand in a sentence with all their numbers
+MAX_TOLD = 3  # benchmarks without a finding that stand in a sentence with their differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,16 @@ def comparisons(results: StudyResults, protocol: str, fraction: float = 1.0) -> 
         for place, reference, p, adjusted in _family(results, fraction)
         if place.protocol == protocol
     ]
+
+
+def size_of_family(config: StudyConfig, protocols: Iterable[Iterable[str]]) -> int:
+    """Comparisons with the reference at one share of labels, if nothing fails; `protocols` of each benchmark."""
+    kinds = [set(own) for own in protocols]
+    taking_part = [set(entry.protocols or config.protocols) for entry in config.encoders]
+    reference = set(config.entry(config.reference).protocols or config.protocols)
+    return sum(len(own & one & reference) for own in kinds for one in taking_part) - sum(
+        len(own & reference) for own in kinds
+    )
 
 
 @lru_cache(maxsize=64)
@@ -136,30 +146,34 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
         number = "1 benchmark" if len(own) == 1 else f"{len(own)} benchmarks"
         lines.append(
             f"{encoder} against {results.config.reference}, {number}: {'; '.join(told)}."
-            f" {populations[:1].upper()}{populations[1:]}."
+            f" {populations[:1].upper()}{populations[1:]}.{_fits(own)}"
         )
     return lines
 
 
 def _told(word: str, group: list[Comparison]) -> str:
-    """A verdict, and the benchmarks that have it; with many of them, fewer words for each."""
-    if len(group) <= MAX_TOLD:
-        names = ", ".join(_short(one) for one in group)
-    elif word in ("better", "worse"):
-        names = ", ".join(f"{one.place.benchmark} {points(one.to_reference)}" for one in group) + " points"
-    else:
-        names = ", ".join(one.place.benchmark for one in group)
+    """A verdict, and the benchmarks that have it; with many that are not separable, their differences stand below only."""
+    is_short = len(group) > MAX_TOLD and word not in ("better", "worse")
+    names = "; ".join(_short(one, with_points=not is_short) for one in group)
     return f"{word} on {len(group)} ({names})"
 
 
-def _short(one: Comparison) -> str:
+def _short(one: Comparison, *, with_points: bool) -> str:
     """Benchmark, difference and on how many; where the word is "better", the difference to colour as well."""
     own = one.to_reference
     unit = "patients" if own.level == "patient" else "images"
-    words = f"{one.place.benchmark} {points(own)} points, n = {own.num_patients} {unit}"
-    if one.verdict.is_better and one.to_colour is not None:
-        words += f", against colour {points(one.to_colour)}"
-    return words
+    said = [f"{points(own)} points"] if with_points else []
+    said += [f"against colour {points(one.to_colour)}"] if one.verdict.is_better and one.to_colour is not None else []
+    said += [f"n = {own.num_patients} {unit}", *([own.remark] if own.remark else [])]
+    return f"{one.place.benchmark}{' ' if with_points else ', '}{', '.join(said)}"
+
+
+def _fits(group: list[Comparison]) -> str:
+    """How many fits stand behind the scores, where it is more than one."""
+    numbers = sorted({one.to_reference.num_seeds for one in group})
+    if numbers[-1] == 1:
+        return ""
+    return f" {' to '.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))} fit seeds each."
 
 
 def at_budget(results: StudyResults) -> tuple[str, list[Place]]:

@@ -13,13 +13,19 @@ t has as many degrees of freedom as there are patients of equal share, less one 
 
 For the area under the ROC curve an image's weight is 1 / N of its class and its variance that of Hanley and McNeil, Radiology 143
 (1982) 29, times 2 (1 - r) for areas that correlate by r (Radiology 148 (1983) 839); with more than two classes the mean of the
-errors of one against the rest, which is too large rather than too small. Scores of pixels and kappas have no such formula.
+errors of one against the rest, which is too large rather than too small.
+
+Scores of pixels and kappas have no such formula: what an image adds to them varies by an amount that nobody knows beforehand. For
+those the difference is told in standard deviations of that amount (`in_deviations`): v = 1 and equal weights.
+
+In a study a difference is one of many, and Holm's correction asks more of it. How much depends on the other p-values: at most, for
+the smallest of them, the level alpha / number of comparisons (Bonferroni), which is what the second number says.
 
 One checkpoint against one: pretraining seeds are not in it. What it costs: nothing. Legend: N images, K classes, P patients.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t as t_distribution
@@ -62,6 +68,8 @@ class Detectable:
     """The smallest difference that is found with the assumed power, as a fraction."""
 
     difference: float
+    corrected: float
+    """The same where it is one of several comparisons: the most that Holm's correction can ask."""
     num_samples: int
     num_patients: int
     """Patients, or images where the benchmark has none."""
@@ -78,8 +86,10 @@ def smallest_detectable(
     patient: Sequence[str | None],
     metric: Primary = "balanced_accuracy",
     assumptions: Assumptions = Assumptions(),
+    *,
+    num_comparisons: int = 1,
 ) -> Detectable:
-    """What a test of images with these labels [N] and patients [N] can show.
+    """What a test of images with these labels [N] and patients [N] can show, alone and as one of `num_comparisons`.
 
     Images without a patient stand for themselves; so do all, where they are of one. Raises BadInput for a metric that is not one of
     accuracy, balanced_accuracy and auroc, fewer than two patients, or one class alone (auroc).
@@ -87,23 +97,68 @@ def smallest_detectable(
     label = np.asarray(label)
     if metric not in METRICS_WITH_POWER:
         raise BadInput(f"smallest difference of {metric!r}: expected one of {', '.join(METRICS_WITH_POWER)}")
-    is_by_patient = len(set(patient)) > 1
-    names = [p if is_by_patient and p is not None else f"\0{row}" for row, p in enumerate(patient)]
-    _, group_of = np.unique(np.asarray(names, dtype=object), return_inverse=True)
+    group_of, is_by_patient = _units(patient)
     if len(label) != len(group_of) or group_of.max(initial=0) < 1:
         raise BadInput(f"{len(label)} labels, {len(group_of)} patients: expected as many, and two patients or more")
     of_design = _areas if metric == "auroc" else _answers
     difference, effective, design_effect = of_design(label, group_of, metric, assumptions)
-    unit = "patients" if is_by_patient else "images, image-level"
+    corrected, *_ = of_design(label, group_of, metric, _corrected(assumptions, num_comparisons))
+    among = f" ({100 * corrected:.1f} where it is one of {num_comparisons} comparisons)" if num_comparisons > 1 else ""
     return Detectable(
         difference=difference,
+        corrected=corrected,
         num_samples=len(label),
         num_patients=int(group_of.max()) + 1,
         effective_patients=effective,
         design_effect=design_effect,
-        words=f"{metric}: differences from {100 * difference:.1f} points on are found in {assumptions.power:.0%} of tests"
-        f" ({group_of.max() + 1} {unit}, {len(label)} samples; {_assumed(metric, assumptions, is_by_patient)})",
+        words=f"{metric}: differences from {100 * difference:.1f} points on are found in {assumptions.power:.0%} of tests{among};"
+        f" {_tested(group_of, is_by_patient)}; {_assumed(metric, assumptions, is_by_patient)}",
     )
+
+
+def in_deviations(
+    patient: Sequence[str | None],
+    metric: Primary,
+    assumptions: Assumptions = Assumptions(),
+    *,
+    num_comparisons: int = 1,
+) -> str:
+    """One line of what a test of images of these patients [N] can show by a score without a formula, as a mean over images.
+
+    Raises BadInput for fewer than two patients.
+    """
+    group_of, is_by_patient = _units(patient)
+    if group_of.max(initial=0) < 1:
+        raise BadInput(f"{len(group_of)} images of one patient: expected two or more")
+    weight = np.full(len(group_of), 1 / len(group_of))
+    parts = _variance_by_patient(weight, np.ones(len(weight)), group_of, assumptions.correlation)
+    alone, among = (
+        _steps(parts, assumed) * np.sqrt(parts.sum())
+        for assumed in (assumptions, _corrected(assumptions, num_comparisons))
+    )
+    corrected = f" ({among:.2f} where it is one of {num_comparisons} comparisons)" if num_comparisons > 1 else ""
+    within = f"; assumed: correlation within patients {assumptions.correlation:g}" if is_by_patient else ""
+    return (
+        f"{metric}: no formula in points; differences from {alone:.2f} standard deviations of an image's difference on are found in"
+        f" {assumptions.power:.0%} of tests{corrected}: {10 * alone:.1f} points where images differ by 10;"
+        f" {_tested(group_of, is_by_patient)}{within}"
+    )
+
+
+def _units(patient: Sequence[str | None]) -> tuple[np.ndarray, bool]:
+    """The patient of every image int64 [N], or the image itself; and whether they are patients."""
+    is_by_patient = len(set(patient)) > 1
+    names = [p if is_by_patient and p is not None else f"\0{row}" for row, p in enumerate(patient)]
+    return np.unique(np.asarray(names, dtype=object), return_inverse=True)[1], is_by_patient
+
+
+def _corrected(assumptions: Assumptions, num_comparisons: int) -> Assumptions:
+    return replace(assumptions, alpha=assumptions.alpha / max(1, num_comparisons))
+
+
+def _tested(group_of: np.ndarray, is_by_patient: bool) -> str:
+    unit = "patients" if is_by_patient else "images, image-level"
+    return f"{group_of.max() + 1} {unit}, {len(group_of)} samples"
 
 
 def _answers(label: np.ndarray, group_of: np.ndarray, metric: str, assumed: Assumptions) -> tuple[float, float, float]:

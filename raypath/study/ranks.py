@@ -2,9 +2,12 @@
 
 One decision: benchmarks are the sample, so below ten of them there is no test: Friedman's chi-square needs more than ten or so, and
 Nemenyi's difference is wide with fewer (Demšar, Journal of Machine Learning Research 7 (2006) 1, 3.2.2). Below that, ask each
-benchmark by itself (`statistics`), or how often a rank holds when its patients are drawn again (`rank_stability`).
+benchmark by itself (`statistics`), or how often a rank holds when its patients are drawn again (`rank_stability`), which describes
+these benchmarks and tests nothing. An area under the ROC curve is drawn again to first order, by what each patient adds to it.
 
-What it costs: nothing; `resampled_scores` R x M x C numbers. Legend: B benchmarks, E encoders, R resamples, M members.
+What it costs: nothing; `resampled_scores` R x M x C numbers (areas: R x P).
+
+Legend: B benchmarks, E encoders, R resamples, M members, P patients.
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from raypath.benchmarks.benchmark import Primary
 from raypath.errors import BadInput
 from raypath.study.alignment import Checkpoints, groups_of, members_of
+from raypath.study.auroc import auroc_influence
 from raypath.study.counts import COUNTED
 from raypath.study.resampling import patterns_of, scores_under
 from raypath.study.statistics import check_metric
@@ -83,16 +87,19 @@ def resampled_scores(
 ) -> np.ndarray:
     """Scores float64 [R, E] of encoders on one benchmark, the same patients drawn again for all of them.
 
-    Raises BadInput for predictions that are not about the same samples, and for a metric that is no function of counts (auroc).
+    Raises BadInput for predictions that are not about the same samples, and for another metric.
     """
     members = members_of(*encoders)
     check_metric(metric, members)
-    if metric not in COUNTED:
-        raise BadInput(f"metric {metric!r} cannot be resampled: expected one of {', '.join(COUNTED)}")
-    counted = COUNTED[metric]
     group_of, num_groups, _ = groups_of(members.predictions[0])
-    patterns = patterns_of([counted.count(each, group_of, num_groups) for each in members.predictions])
     share_ME = np.where(members.side[:, None] == np.arange(len(encoders)), members.share[:, None], 0)
+    if metric == "auroc":
+        parts = [auroc_influence(each, group_of, num_groups) for each in members.predictions]
+        areas, influences = (np.array(values) for values in zip(*parts))
+        drawn = np.random.default_rng(seed).multinomial(num_groups, np.full(num_groups, 1 / num_groups), num_resamples)
+        return areas @ share_ME + (drawn - 1) @ influences.T @ share_ME
+    counted = COUNTED[metric]
+    patterns = patterns_of([counted.count(each, group_of, num_groups) for each in members.predictions])
     return scores_under(patterns.draw(num_resamples, seed), patterns, counted) @ share_ME
 
 

@@ -9,10 +9,10 @@ plain percentile interval covers too rarely. Sources: Efron and Tibshirani, An I
 the symmetric kind, the quantile of |t|: Hall, JRSS B 50 (1988) 35; its distribution is nearly symmetric, and one quantile in one
 tail is better known than two (measured: one point more coverage, 3 % wider).
 
-It falls back to the percentile interval (and says so) where a standard error degenerates: it is zero (everything right, or both
-encoders alike), a class lives in fewer than two patients (where the score is a mean over classes), or more than 5 % of the
-resamples have none. Where the estimate is the same in every resample that interval has no width, which means "not enough errors
-to tell", not certainty.
+Where a standard error degenerates it gives way, and the result says to what and why. Errors are too few where more than 5 % of the
+resamples have none: then exact bounds (`few_errors`), but percentiles for a kappa, which is no share. Two encoders that are alike
+on every patient get no width: "not enough errors to tell", not certainty. And percentiles where a class lives in one patient (of a
+score that is a mean over classes), because without that patient it is another score.
 
 What it costs: R x U x M x C numbers, in blocks (2,000 x 40 x 1 x 10 takes 10 ms); the percentile interval no more than R x M x C.
 
@@ -21,14 +21,25 @@ Legend: R resamples, U patterns, C numbers that are counted, M members (an encod
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from raypath.study.counts import Counted
+from raypath.study.few_errors import SMALLEST_ERROR, difference_bounds, share_bounds, trials_of_classes
 
 MAX_DEGENERATE_SHARE = 0.05
 MAX_BLOCK_NUMBERS = 4_000_000  # floats of one block of resamples: 32 MB
-SMALLEST_ERROR = 1e-9  # a standard error below it is rounding
+
+
+class Ends(NamedTuple):
+    """An interval, and how it was had."""
+
+    low: float
+    high: float
+    method: str
+    remark: str = ""
+    """Why it is not the method that was asked for; empty where it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,24 +76,30 @@ def scores_under(weights: np.ndarray, patterns: Patterns, counted: Counted) -> n
 
 def percentile(
     patterns: Patterns, counted: Counted, member_weight: np.ndarray, num_resamples: int, seed: int, confidence: float
-) -> tuple[float, float]:
-    """Low and high: the quantiles of the resampled statistic; NaN where it is never defined."""
+) -> Ends:
+    """The quantiles of the resampled statistic; NaN where it is never defined."""
     resampled = scores_under(patterns.draw(num_resamples, seed), patterns, counted) @ member_weight
     if np.isnan(resampled).all():
-        return float("nan"), float("nan")
+        return Ends(float("nan"), float("nan"), "percentile")
     low, high = np.nanquantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return Ends(float(low), float(high), "percentile")
 
 
 def bootstrap_t(
     patterns: Patterns, counted: Counted, member_weight: np.ndarray, num_resamples: int, seed: int, confidence: float
-) -> tuple[str, float, float]:
-    """Method ("bootstrap-t", or "percentile" where it fell back to that), low and high."""
+) -> Ends:
+    """The interval by bootstrap-t, or by what it gave way to."""
     settings = (num_resamples, seed, confidence)
     everyone, is_difference = patterns.multiplicity[None].astype(float), bool((member_weight < 0).any())
     (estimate,), (error,) = _estimate_and_error(everyone, patterns, counted, member_weight)
-    if _has_lonely_class(patterns, counted) or not error > SMALLEST_ERROR:  # which NaN is not
-        return "percentile", *percentile(patterns, counted, member_weight, *settings)
+    is_still = not error > SMALLEST_ERROR  # which NaN is not
+    if is_still and is_difference:
+        return percentile(patterns, counted, member_weight, *settings)._replace(remark="no patient tells them apart")
+    if _has_lonely_class(patterns, counted) and not is_still:
+        ends = percentile(patterns, counted, member_weight, *settings)
+        return ends._replace(remark="interval by percentiles: a class has one patient only")
+    if is_still:
+        return _few_errors(patterns, counted, member_weight, settings)
     weights = patterns.draw(num_resamples, seed)
     block = max(1, MAX_BLOCK_NUMBERS // patterns.numbers.size)
     blocks = [weights[first : first + block] for first in range(0, num_resamples, block)]
@@ -90,19 +107,39 @@ def bootstrap_t(
     resampled, errors = (np.concatenate(values) for values in zip(*parts, strict=True))
     is_sound = errors > SMALLEST_ERROR
     if 1 - is_sound.mean() > MAX_DEGENERATE_SHARE:
-        return "percentile", *percentile(patterns, counted, member_weight, *settings)
+        return _few_errors(patterns, counted, member_weight, settings)
     t = (resampled[is_sound] - estimate) / errors[is_sound]
     t_high = np.quantile(np.abs(t), confidence) if is_difference else np.quantile(t, (1 + confidence) / 2)
     t_low = -t_high if is_difference else np.quantile(t, (1 - confidence) / 2)
-    return "bootstrap-t", float(estimate - t_high * error), float(estimate - t_low * error)
+    return Ends(float(estimate - t_high * error), float(estimate - t_low * error), "bootstrap-t")
+
+
+def _few_errors(patterns: Patterns, counted: Counted, member_weight: np.ndarray, settings: tuple) -> Ends:
+    """Exact bounds of each encoder's score, and of their difference; percentiles where a score is no share."""
+    if counted.bounds != (0.0, 1.0):
+        ends = percentile(patterns, counted, member_weight, *settings)
+        return ends._replace(remark="interval by percentiles: too few errors for bootstrap-t")
+    everyone, num = patterns.multiplicity[None].astype(float), patterns.num_patients
+    num_alike = num if counted.present is None else trials_of_classes(_patients_of_class(patterns, counted)[0], num)
+    sides = []
+    for weight in (np.maximum(member_weight, 0), np.maximum(-member_weight, 0)):
+        if weight.any():
+            (estimate,), (error,) = _estimate_and_error(everyone, patterns, counted, weight)
+            sides.append((estimate, *share_bounds(estimate, error, num, num_alike, settings[-1])))
+    low, high = difference_bounds(*sides) if len(sides) == 2 else sides[0][1:]
+    is_perfect = len(sides) == 1 and sides[0][0] > 1 - SMALLEST_ERROR
+    remark = "exact bounds by patients: no errors" if is_perfect else "exact bounds: too few errors for bootstrap-t"
+    return Ends(float(low), float(high), "clopper-pearson", remark)
 
 
 def _has_lonely_class(patterns: Patterns, counted: Counted) -> bool:
     """Whether a class of which the score is a mean lives in one patient only."""
-    if counted.present is None:
-        return False
-    patients_MK = (counted.present(patterns.numbers) * patterns.multiplicity[:, None, None]).sum(axis=0)
-    return bool((patients_MK == 1).any())
+    return counted.present is not None and bool((_patients_of_class(patterns, counted) == 1).any())
+
+
+def _patients_of_class(patterns: Patterns, counted: Counted) -> np.ndarray:
+    """Patients with a class of which the score is a mean, int [M, K]."""
+    return (counted.present(patterns.numbers) * patterns.multiplicity[:, None, None]).sum(axis=0)
 
 
 def _estimate_and_error(

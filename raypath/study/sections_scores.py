@@ -1,20 +1,30 @@
 """The parts of a report that answer the question: scores, verdicts, ranks, and what could be seen at all.
 
 One decision: ranks are one test over benchmarks, made where there are ten or more; where there are fewer a line says so, because an
-absent section looks like an omission.
+absent section looks like an omission. Whether ranks hold when patients are drawn again is told for any number of benchmarks, as a
+description.
 """
 
 import numpy as np
+from scipy.stats import rankdata
 
 from raypath.study.comparisons import Comparison
 from raypath.study.rank_figures import rank_figure
-from raypath.study.ranks import FEWEST_BENCHMARKS, FEWEST_ENCODERS, RankTest, rank_test
+from raypath.study.ranks import (
+    FEWEST_BENCHMARKS,
+    FEWEST_ENCODERS,
+    RankTest,
+    mean_ranks,
+    rank_stability,
+    rank_test,
+    resampled_scores,
+)
 from raypath.study.results import Place, StudyResults
 from raypath.study.section import Section
 from raypath.study.statistics import Interval
 from raypath.study.study_figures import METRIC_WORDS, colour_of, matrix_figure
 from raypath.study.study_tables import verdict_table, without_column, without_constants
-from raypath.study.tables import Table
+from raypath.study.tables import Spread, Table
 
 
 def matrix(results: StudyResults, table: Table) -> Section:
@@ -62,17 +72,49 @@ def ranks(results: StudyResults, protocol: str) -> Section | None:
     names, kept, scores = _complete_scores(results, protocol)
     left_out = [name for name in results.benchmarks if name not in kept]
     words = (f"Left out, not scored for every encoder: {', '.join(left_out)}.",) if left_out else ()
+    tables = (stability_table(results, protocol, names, kept, scores),)
+    tables = tables if len(names) > 1 and len(kept) and np.isfinite(scores).all() else ()
     if len(kept) < FEWEST_BENCHMARKS or len(names) < FEWEST_ENCODERS or not np.isfinite(scores).all():
         why = (
             f"No test over benchmarks: it needs {FEWEST_BENCHMARKS} of them and {FEWEST_ENCODERS} encoders, each with a score"
             f" on all of them; here are {len(kept)} and {len(names)}. See the verdicts on each."
         )
-        return Section(title=title, words=(why, *words))
+        return Section(title=title, words=(why, *words), tables=tables)
     test = rank_test(scores)
     caption = "Benchmarks are the sample here and count alike; whether a difference holds on one of them is said above."
     colours = {name: colour_of(results, name) for name in names}
     pictures = (("Critical differences", caption, rank_figure(names, test, colours)),)
-    return Section(title=title, words=(_rank_words(names, test), *words), pictures=pictures)
+    return Section(title=title, words=(_rank_words(names, test), *words), pictures=pictures, tables=tables)
+
+
+def stability_table(
+    results: StudyResults, protocol: str, names: list[str], kept: list[str], scores: np.ndarray
+) -> Table:
+    """How often each encoder is first and keeps its rank over the benchmarks in `kept` when their patients are drawn again.
+
+    `scores`: [B, E], as they are.
+    """
+    drawn = []
+    for name in kept:
+        places = [results.place(encoder, name, protocol, results.full) for encoder in names]
+        how = {"num_resamples": results.config.num_resamples, "seed": results.config.seed + len(drawn)}
+        drawn.append(resampled_scores([place.said for place in places], places[0].metric, **how))
+    drawn_RBE = np.stack(drawn, axis=1)
+    shares = rank_stability(drawn_RBE[np.isfinite(drawn_RBE).all(axis=(1, 2))])
+    means = mean_ranks(scores)
+    ranks = rankdata(means, method="min").astype(int)
+    rows = [
+        (names[e], Spread(means[e], digits=2), int(ranks[e]), f"{shares[e, 0]:.0%}", f"{shares[e, ranks[e] - 1]:.0%}")
+        for e in np.argsort(means, kind="stable")
+    ]
+    return Table(
+        columns=("encoder", "mean rank", "rank", "first in", "keeps its rank in"),
+        rows=tuple(rows),
+        footnotes=(
+            f"A description, no test: share of {results.config.num_resamples:,} draws of the patients of {len(kept)}"
+            f" benchmark{'s' if len(kept) > 1 else ''}, on each the same for all encoders; equal mean ranks share a rank.",
+        ),
+    )
 
 
 def _complete_scores(results: StudyResults, protocol: str) -> tuple[list[str], list[str], np.ndarray]:

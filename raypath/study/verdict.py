@@ -3,7 +3,7 @@
 One decision: the word is earned. "Better" needs a paired interval that leaves out zero, the same against `colour` (an encoder that
 sees mean colours only: what does not beat it has not shown that it sees tissue), 8 patients at least, and where many comparisons
 were made an adjusted p-value below 0.05. Whatever is withheld is said, with its number, and every verdict ends with the
-population it speaks of. "Points" are hundredths of the score.
+population it speaks of. An interval that was not had as asked says how. "Points" are hundredths of the score.
 
 What it costs: nothing.
 """
@@ -98,8 +98,7 @@ def _main_words(candidate: str, baseline: str, difference: Difference, is_better
         return f"{candidate} {word} than {baseline} by {estimate} points {interval}"
     if difference.is_clear:  # something else withholds the word
         return f"{candidate} minus {baseline} {points(difference)} points, no verdict"
-    no_width = ", too few errors to tell" if difference.low == difference.high else ""
-    return f"{candidate} not separable from {baseline} ({points(difference)}{no_width})"
+    return f"{candidate} not separable from {baseline} ({points(difference)})"
 
 
 def _patients_words(difference: Difference) -> str:
@@ -112,6 +111,7 @@ def _patients_words(difference: Difference) -> str:
         words += f", too few {unit} for a verdict ({number})"
     elif number < FEW_PATIENTS:
         words += f", few {unit} ({number})"
+    words += f", {difference.remark}" if difference.remark else ""
     return words + (", image-level" if difference.level == "image" else "")
 
 

@@ -14,7 +14,8 @@ from raypath.config import config_hash, to_dict
 from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.transfer import TransferConfig
 from raypath.study.cells import Cell, CellFolder, Checkpoint, Cost, Said, asked_of, facts_of, write_json
-from raypath.study.power import METRICS_WITH_POWER, smallest_detectable
+from raypath.study.comparisons import size_of_family
+from raypath.study.power import METRICS_WITH_POWER, in_deviations, smallest_detectable
 from raypath.study.settings import BenchmarkEntry, EncoderEntry, StudyConfig
 
 COST = Cost(tiles_seen=500, cpu_hours=0.25, num_trials=8)
@@ -183,7 +184,12 @@ def facts(one: Set, config: StudyConfig) -> dict:
     """What `benchmarks.json` says of a benchmark."""
     label, patient = one.labels()
     has_power = one.metric in METRICS_WITH_POWER
-    power = smallest_detectable(label, patient, one.metric).words if has_power else f"{one.metric}: no formula"
+    family = {"num_comparisons": size_of_family(config, [config.protocols] * len(config.benchmarks))}
+    power = (
+        smallest_detectable(label, patient, one.metric, **family).words
+        if has_power
+        else in_deviations(patient, one.metric, **family)
+    )
     tags = {"raypath.near_duplicates": "2 pairs, kept together"}
     return {
         "metric": one.metric,

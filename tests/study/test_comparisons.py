@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from raypath.study.comparisons import at_budget, comparisons, difference, summary
+from raypath.study.comparisons import at_budget, comparisons, difference, size_of_family, summary
 from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import load_results
 from raypath.study.statistics import paired_difference
@@ -51,6 +51,14 @@ def test_holm_runs_over_all_comparisons_that_are_read_together(results, found):
     np.testing.assert_allclose([one.adjusted_p for one in found], holm(p_values))
 
 
+def test_the_size_of_the_family_is_known_beforehand(results, found):
+    assert size_of_family(CONFIG, [CONFIG.protocols] * len(SETS)) == len(found)
+    two = replace(CONFIG, protocols=("probe", "knn"))
+    colour_by_probe = replace(CONFIG.entry("colour"), protocols=("probe",))
+    two = replace(two, encoders=(*(entry for entry in two.encoders if entry.name != "colour"), colour_by_probe))
+    assert size_of_family(two, [("probe", "knn"), ("probe",)]) == 3 + 2 + 3
+
+
 def test_a_large_family_gets_permutations_enough_to_say_anything(results):
     few = replace(results, config=replace(CONFIG, num_permutations=100))
     one = of(comparisons(few, "probe"), "ours", "gains")
@@ -92,14 +100,21 @@ def test_the_summary_is_a_sentence_for_each_encoder(results, found):
     ours, other, colour = summary(results, found)
     gains = of(found, "ours", "gains").to_reference
     assert ours.startswith(f"ours against random, 5 benchmarks: better on 1 (gains +{100 * gains.estimate:.1f} [")
-    assert "n = 30 patients, against colour +" in ours
+    to_colour = of(found, "ours", "gains").to_colour
+    assert f"] points, against colour +{100 * to_colour.estimate:.1f} [" in ours
+    assert "], n = 30 patients)" in ours
     assert "not separable on 3 (" in ours
     assert "no verdict on 1 (few +" in ours
     assert "This recipe (3 pretraining seeds; seeds and patients resampled)" in ours
-    assert "better on none; not separable on 4 (gains, even, images, glands); no verdict on 1" in other
-    assert colour.endswith("this checkpoint (one pretraining seed; images resampled).")
+    told = "gains, n = 30 patients; even, n = 25 patients; images, n = 60 images; glands, n = 20 patients"
+    assert f"better on none; not separable on 4 ({told}); no verdict on 1 (few " in other
+    assert colour.endswith("this checkpoint (one pretraining seed; images resampled). 2 fit seeds each.")
     single = summary(results, [of(found, "ours", "gains")])
     assert single[0].startswith("ours against random, 1 benchmark: ")
+    many = summary(results, [of(found, "ours", "gains")] * 5)[0]
+    assert many.count("n = 30 patients") == many.count("against colour +") == many.count("] points") == 5
+    one_fit = replace(of(found, "ours", "gains"), to_reference=replace(gains, num_seeds=1))
+    assert "fit seeds" not in summary(results, [one_fit])[0]
 
 
 def steps(places, encoder):

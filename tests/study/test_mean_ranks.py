@@ -4,7 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy.stats import chi2
+from scipy.stats import chi2, norm
+from sklearn.metrics import roc_auc_score
 
 from raypath.benchmarks import Predictions, score
 from raypath.errors import BadInput
@@ -92,5 +93,24 @@ def test_all_encoders_are_scored_on_the_same_drawn_patients():
         possible.add(tuple(round(float((e.predicted == label)[rows].mean()), 9) for e in (good, fair, poor)))
     assert {tuple(round(float(v), 9) for v in row) for row in parts[:300]} <= possible
     assert rank_stability(parts)[0, 0] > 0.8
-    with pytest.raises(BadInput, match="'auroc' cannot be resampled"):
-        resampled_scores([good, poor], "auroc")
+    with pytest.raises(BadInput, match="'f1': expected one of"):
+        resampled_scores([good, poor], "f1")
+
+
+def test_areas_are_drawn_again_as_often_as_their_error_says():
+    rng = np.random.default_rng(1)
+    label, patient = np.arange(300) % 2, np.arange(300) // 5
+    names = [f"s{i}" for i in range(300)], [f"p{p}" for p in patient]
+    effect = rng.normal(0, 0.5, 60)[patient]
+    encoders = []
+    for skill in (1.5, 0.5):
+        positive = norm.cdf(skill * label + effect + rng.normal(size=300))
+        encoders.append(Predictions(*names, label, np.stack([1 - positive, positive], axis=1), "ab"))
+    drawn = resampled_scores(encoders, "auroc", num_resamples=4000)
+    assert drawn.mean(axis=0) == pytest.approx([score(each)["auroc"] for each in encoders], abs=0.002)
+    slow = []  # the areas of patients that are drawn, image by image
+    for _ in range(300):
+        rows = np.concatenate([np.flatnonzero(patient == p) for p in rng.integers(60, size=60)])
+        slow.append([roc_auc_score(label[rows], each.probability[rows, 1]) for each in encoders])
+    assert drawn.std(axis=0) == pytest.approx(np.std(slow, axis=0), rel=0.15)
+    assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(np.corrcoef(np.transpose(slow))[0, 1], abs=0.15)

@@ -1,12 +1,14 @@
 """The smallest difference a benchmark can show, against simulated tests."""
 
+import re
+
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, ttest_1samp
 
 from raypath.benchmarks import Predictions
 from raypath.errors import BadInput
-from raypath.study.power import Assumptions, smallest_detectable
+from raypath.study.power import Assumptions, in_deviations, smallest_detectable
 from raypath.study.statistics import paired_difference
 
 
@@ -65,6 +67,34 @@ def test_areas_against_simulated_tests():
     power = np.mean([paired_difference(*encoders(), "auroc").is_clear for _ in range(200)])
     print(f"\n{found.words}; power {power}")
     assert abs(power - 0.8) < 0.15
+
+
+def test_one_of_many_comparisons_must_differ_by_more():
+    label, patient = np.arange(200) % 2, [f"p{i // 10}" for i in range(200)]
+    for metric in ("accuracy", "balanced_accuracy", "auroc"):
+        alone, among = (smallest_detectable(label, patient, metric, num_comparisons=num) for num in (1, 24))
+        strict = smallest_detectable(label, patient, metric, Assumptions(alpha=0.05 / 24))
+        assert (alone.difference, alone.corrected) == (among.difference, alone.difference)
+        assert among.corrected == strict.difference > 1.2 * alone.difference
+        told = f"differences from {100 * among.difference:.1f} points on are found in 80% of tests"
+        assert f"{told} ({100 * among.corrected:.1f} where it is one of 24 comparisons); 20 patients" in among.words
+        assert "comparisons" not in alone.words
+
+
+def test_a_score_without_a_formula_is_told_in_deviations():
+    rng, num = np.random.default_rng(0), 25
+    words = in_deviations([None] * num, "dice_macro", num_comparisons=6)
+    alone, among = (float(text) for text in re.findall(r"(\d\.\d\d) (?:standard|where)", words))
+    assert words.startswith("dice_macro: no formula in points")
+    assert "25 images, image-level" in words
+    for shift, level in ((alone, 0.05), (among, 0.05 / 6)):
+        power = np.mean(ttest_1samp(rng.normal(shift, 1, size=(4000, num)), 0, axis=1).pvalue < level)
+        assert abs(power - 0.8) < 0.03
+    of_patients = in_deviations([f"p{i // 5}" for i in range(num)], "dice_macro")
+    assert "5 patients, 25 samples; assumed: correlation within patients 0.05" in of_patients
+    assert float(re.search(r"(\d\.\d\d) standard", of_patients)[1]) > alone
+    with pytest.raises(BadInput, match="1 images of one patient"):
+        in_deviations(["p"], "dice_macro")
 
 
 def test_equal_patients_have_the_design_effect_of_kish():

@@ -147,15 +147,36 @@ def test_samples_are_joined_by_name_not_by_place():
         paired_difference(a, relabelled)
 
 
-def test_where_nothing_varies_the_percentile_interval_says_so():
+def test_where_errors_are_few_the_interval_says_how_it_was_had():
     label, patient = [0, 1] * 10, [f"p{i // 2}" for i in range(20)]
     perfect = make(label, np.ones(20, bool), patient)
     interval = score_interval(perfect)
-    assert (interval.estimate, interval.low, interval.high, interval.method) == (1, 1, 1, "percentile")
-    assert not paired_difference(perfect, perfect).is_clear
+    assert (interval.estimate, interval.high, interval.method) == (1, 1, "clopper-pearson")
+    assert interval.low == pytest.approx(0.025 ** (1 / 10))  # no error of 10 patients
+    assert interval.remark == "exact bounds by patients: no errors"
+    assert score_interval(perfect, method="percentile").remark == "no width: too few errors to tell"
+    alike = paired_difference(perfect, perfect)
+    assert (alike.low, alike.high, alike.is_clear, alike.remark) == (0, 0, False, "no patient tells them apart")
     lonely = make([0] * 19 + [1], np.arange(20) % 3 > 0, patient)
-    assert score_interval(lonely).method == "percentile"
-    assert score_interval(lonely, "accuracy").method == "bootstrap-t"
+    assert (score_interval(lonely).method, "one patient only" in score_interval(lonely).remark) == ("percentile", True)
+    assert (score_interval(lonely, "accuracy").method, score_interval(lonely, "accuracy").remark) == ("bootstrap-t", "")
+    one_error = make(label, np.arange(20) > 0, patient)
+    found = score_interval(one_error)
+    assert (found.method, found.remark) == ("clopper-pearson", "exact bounds: too few errors for bootstrap-t")
+    assert found.low < score_interval(one_error, method="percentile").low
+    kappa = score_interval(one_error, "quadratic_kappa")
+    assert (kappa.method, kappa.remark) == ("percentile", "interval by percentiles: too few errors for bootstrap-t")
+    difference = paired_difference(perfect, one_error)
+    assert difference.method == "clopper-pearson"
+    assert difference.low < 0 < difference.estimate < difference.high
+
+
+def test_a_perfect_area_has_a_lower_end():
+    label, patient = np.arange(40) % 2, [f"p{i}" for i in range(40)]
+    perfect = make(label, np.ones(40, bool), patient)
+    found = score_interval(perfect, "auroc")
+    assert (found.estimate, found.low, found.high) == (1, pytest.approx(0.025 ** (1 / 20)), 1)
+    assert "no pair out of order" in found.remark
 
 
 def test_images_of_one_patient_stand_for_themselves_and_the_interval_says_so():

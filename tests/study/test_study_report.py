@@ -22,6 +22,7 @@ from raypath.study.ranks import rank_test
 from raypath.study.results import load_results
 from raypath.study.robustness import AS_IS, curves
 from raypath.study.sections_curves import robustness
+from raypath.study.sections_scores import ranks
 from raypath.study.sections_trust import leakage
 from raypath.study.study_figures import colour_of
 from raypath.study.study_report import write_report
@@ -257,6 +258,18 @@ def test_with_few_benchmarks_it_is_said_why_there_are_no_ranks(page):
     assert any("No test over benchmarks" in words and "here are 5 and 4." in words for words in page.words)
 
 
+def test_how_often_ranks_hold_is_told_as_a_description(results, page):
+    table = ranks(results, "probe").tables[0]
+    assert table.rows[0][0] == "ours"
+    assert [row[2] for row in table.rows] == sorted(row[2] for row in table.rows)
+    first = [int(row[3].rstrip("%")) for row in table.rows]
+    assert first[0] > 50  # it is far better on two sets of five
+    assert 98 <= sum(first) <= 102
+    assert table.footnotes[0].startswith("A description, no test: share of 200 draws of the patients of 5 benchmarks")
+    shown = [row[0] for row in page.rows if len(row) == 5 and row[3].endswith("%")]
+    assert shown == [row[0] for row in table.rows]
+
+
 def test_ranks_are_tested_from_ten_benchmarks_on(tmp_path):
     config, sets = rank_study()
     folder = write_study(tmp_path, config, sets)
@@ -271,6 +284,7 @@ def test_ranks_are_tested_from_ten_benchmarks_on(tmp_path):
     assert f"10 benchmarks, Friedman&#39;s test p = {test.friedman_p:.2g}: encoders differ" in text
     assert f"farther apart than {test.critical_difference:.2f} differ" in text
     assert "Critical differences" in text
+    assert "draws of the patients of 10 benchmarks" in text
     assert "In every row: protocol probe, labels 100%." in text
     assert "Metric: balanced accuracy." in text
     assert "How many labels" not in text

@@ -59,8 +59,8 @@ def test_worse_and_not_separable():
     neither = verdict("ssl", "imagenet", UNCLEAR, TO_COLOUR)
     assert (neither.is_better, neither.is_worse) == (False, False)
     assert neither.words.startswith("ssl not separable from imagenet (+0.4 [-1.2, 2.0]); n = 44 patients;")
-    alike = verdict("ssl", "imagenet", difference(0.0, 0.0, 0.0), TO_COLOUR)
-    assert "not separable from imagenet (+0.0 [0.0, 0.0], too few errors to tell)" in alike.words
+    alike = verdict("ssl", "imagenet", difference(0.0, 0.0, 0.0, remark="no patient tells them apart"), TO_COLOUR)
+    assert "not separable from imagenet (+0.0 [0.0, 0.0]); n = 44 patients, no patient tells them apart;" in alike.words
     nothing = verdict("ssl", "imagenet", difference(np.nan, np.nan, np.nan), TO_COLOUR)
     assert "no score" in nothing.words
     assert not nothing.is_better

@@ -5,6 +5,10 @@ are kept as Parquet, and every number and interval is computed from that file al
 network. A class that is absent among the labels makes some metrics undefined; it is named under "missing", and the mean is
 taken over the classes that are there: never a silent zero, never a silent NaN.
 
+Predictions of nested folds come from classifiers of their own, each with a scale of its own (another penalty, another spread). So
+they carry the number of their fold, and the area under the ROC curve, which compares samples with each other, compares those of
+one fold only. What is asked of each sample by itself needs no such care.
+
 Legend: N samples, K classes. What it costs: 4 K bytes per sample on disk; a score sorts the samples twice per class (0.2 s for
 30,000 samples of two classes).
 """
@@ -36,6 +40,8 @@ class Predictions:
     probability: np.ndarray
     """float32 [N, K], rows sum to 1."""
     classes: tuple[str, ...]
+    fold: np.ndarray | None = None
+    """int64 [N], who said it: samples of one number by the same classifier. None: all by one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample", tuple(self.sample))
@@ -43,6 +49,8 @@ class Predictions:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "label", np.asarray(self.label, dtype=np.int64))
         object.__setattr__(self, "probability", np.asarray(self.probability, dtype=np.float32))
+        if self.fold is not None:
+            object.__setattr__(self, "fold", np.asarray(self.fold, dtype=np.int64))
         _check(self)
 
     @property
@@ -53,10 +61,11 @@ class Predictions:
     def take(self, rows: Sequence[int]) -> "Predictions":
         """The given rows, in their order."""
         patient, sample = [self.patient[r] for r in rows], [self.sample[r] for r in rows]
-        return Predictions(sample, patient, self.label[rows], self.probability[rows], self.classes)
+        fold = None if self.fold is None else self.fold[rows]
+        return Predictions(sample, patient, self.label[rows], self.probability[rows], self.classes, fold)
 
     def save(self, path: Path) -> None:
-        """Write as Parquet: sample, patient, label, probability (a list of K float32); class names in the schema."""
+        """Write as Parquet: sample, patient, label, probability (a list of K float32), fold if any; class names in the schema."""
         num_classes = len(self.classes)
         flat = pa.array(self.probability.reshape(-1), type=pa.float32())
         columns = {
@@ -65,6 +74,8 @@ class Predictions:
             "label": pa.array(self.label, type=pa.int64()),
             "probability": pa.FixedSizeListArray.from_arrays(flat, num_classes),
         }
+        if self.fold is not None:
+            columns["fold"] = pa.array(self.fold, type=pa.int64())
         table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(self.classes)})
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path)
@@ -77,7 +88,8 @@ class Predictions:
             classes = json.loads((table.schema.metadata or {})[b"classes"])
             flat = table["probability"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
             sample, patient = table["sample"].to_pylist(), table["patient"].to_pylist()
-            return cls(sample, patient, table["label"].to_numpy(), flat.reshape(-1, len(classes)), classes)
+            fold = table["fold"].to_numpy() if "fold" in table.column_names else None
+            return cls(sample, patient, table["label"].to_numpy(), flat.reshape(-1, len(classes)), classes, fold)
         except (OSError, KeyError, ValueError, pa.ArrowInvalid) as error:
             raise BadInput(f"{path}: expected predictions as Predictions.save writes them ({error})") from None
 
@@ -89,9 +101,10 @@ def score(predictions: Predictions) -> dict[str, Any]:
     -------
         accuracy, balanced_accuracy   share of samples that are right, mean recall
         macro_f1                      mean over the classes that are labelled or predicted, as scikit-learn does
-        auroc                         area under the ROC curve: binary, or one against the rest, mean over classes
+        auroc                         area under the ROC curve: binary, or one against the rest, mean over classes; of several
+                                      folds the share of pairs within a fold that are in order, each pair counting alike
         auprc                         average precision (the step-wise area, as scikit-learn defines it): of class 1 where there
-                                      are two classes, else one against the rest, mean over classes
+                                      are two classes, else one against the rest, mean over classes; folds are ranked as one
         quadratic_kappa               for classes in an order: Cohen, Psychological Bulletin 70 (1968) 213, the disagreement of
                                       classes i and j weighs (i - j)^2
         log_loss                      mean of -ln of the label's probability, which counts as 2.2e-16 at least
@@ -101,8 +114,8 @@ def score(predictions: Predictions) -> dict[str, Any]:
         confusion                     int64 [K, K], rows are labels
         missing                       classes without a sample
 
-    Means over classes leave out what is missing. auroc and auprc are NaN where only one class has samples, quadratic_kappa where
-    only one class is labelled and predicted.
+    Means over classes leave out what is missing. auroc and auprc are NaN where only one class has samples (auroc: in every fold),
+    quadratic_kappa where only one class is labelled and predicted.
 
     """
     label, predicted = predictions.label, predictions.predicted
@@ -116,7 +129,7 @@ def score(predictions: Predictions) -> dict[str, Any]:
         "accuracy": float(np.trace(confusion) / len(label)),
         "balanced_accuracy": float(recall.mean()),
         "macro_f1": float(f1_score(label, predicted, average="macro", zero_division=0)),
-        "auroc": _auroc(label, predictions.probability),
+        "auroc": _auroc(predictions),
         "auprc": _auprc(label, predictions.probability),
         "quadratic_kappa": _quadratic_kappa(label, predicted, numbers),
         "log_loss": float(-np.log(np.maximum(_of(label, probability), np.finfo(np.float64).eps)).mean()),
@@ -127,12 +140,21 @@ def score(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _auroc(label: np.ndarray, probability: np.ndarray) -> float:
-    """Mean one-against-the-rest area over the classes with samples; for two classes that is the binary area, twice."""
-    present = np.unique(label)
-    if len(present) < 2:
-        return float("nan")
-    return float(np.mean([roc_auc_score(label == k, probability[:, k]) for k in present]))
+def _auroc(predictions: Predictions) -> float:
+    """Mean one-against-the-rest area over the classes with pairs; for two classes that is the binary area, twice."""
+    label, fold = predictions.label, predictions.fold
+    rows_of = [np.arange(len(label))] if fold is None else [np.flatnonzero(fold == f) for f in np.unique(fold)]
+    areas = []
+    for k in np.unique(label):
+        num_won = num_pairs = 0.0
+        for rows in rows_of:
+            is_positive = label[rows] == k
+            pairs = int(is_positive.sum()) * int((~is_positive).sum())
+            if pairs:
+                num_won += pairs * roc_auc_score(is_positive, predictions.probability[rows, k])
+                num_pairs += pairs
+        areas += [num_won / num_pairs] if num_pairs else []
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def _auprc(label: np.ndarray, probability: np.ndarray) -> float:
@@ -170,6 +192,10 @@ def _check(predictions: Predictions) -> None:
         raise BadInput(
             f"predictions: {num_samples} samples, {num_classes} classes, but patients, labels and probabilities have "
             f"shapes {shapes}; expected N, [N], [N, K] with N of at least 1"
+        )
+    if predictions.fold is not None and predictions.fold.shape != (num_samples,):
+        raise BadInput(
+            f"predictions: {num_samples} samples, folds of shape {predictions.fold.shape}; expected [N], or None"
         )
     if len(set(predictions.sample)) != num_samples:
         raise BadInput(f"predictions: {_twice(predictions.sample)!r} occurs twice; expected every sample once")

@@ -24,8 +24,8 @@ def gathered(parts: Sequence[P], samples: Sequence[str]) -> P:
     """The predictions of all `parts` in the order of `samples`, the ids that were expected.
 
     A worker without a sample has no part. Raises BadInput for no part, for parts of two kinds or with different classes, for
-    objects that only some of them counted, and for samples that came twice, that nobody predicted, or that were not asked for: each
-    with their number and the first name.
+    objects or folds that only some of them have, and for samples that came twice, that nobody predicted, or that were not asked
+    for: each with their number and the first name.
     """
     if not parts:
         raise BadInput(f"gathering: no worker predicted anything; expected {len(samples)} samples")
@@ -36,8 +36,9 @@ def gathered(parts: Sequence[P], samples: Sequence[str]) -> P:
                 f"gathering: {type(part).__name__} of classes {', '.join(part.classes)} beside {type(first).__name__} of "
                 f"{', '.join(first.classes)}; expected one kind from every worker"
             )
-    if len({getattr(part, "objects", None) is None for part in parts}) > 1:
-        raise BadInput("gathering: some parts count objects and some do not; expected one kind from every worker")
+    for what in ("objects", "fold"):
+        if len({getattr(part, what, None) is None for part in parts}) > 1:
+            raise BadInput(f"gathering: some parts have {what} and some do not; expected one kind from every worker")
     _check_ids([sample for part in parts for sample in part.sample], samples)
     place = {sample: row for row, sample in enumerate(sample for part in parts for sample in part.sample)}
     return _joined(parts).take([place[sample] for sample in samples])
@@ -68,4 +69,5 @@ def _joined(parts: Sequence[P]) -> P:
         objects = [image for part in parts for image in part.objects] if has_objects else None
         return PixelPredictions(sample, patient, confusion, classes, objects)
     label, probability = (np.concatenate([getattr(p, name) for p in parts]) for name in ("label", "probability"))
-    return Predictions(sample, patient, label, probability, parts[0].classes)
+    fold = None if parts[0].fold is None else np.concatenate([part.fold for part in parts])
+    return Predictions(sample, patient, label, probability, parts[0].classes, fold)

@@ -39,7 +39,7 @@ def of_patients(predictions: Predictions, *, top_k: int | None = None) -> Predic
     there are fewer), class by class, scaled so that the row sums to 1, which leaves the order of the classes as it is. That is
     the top-k pooling of Lu et al., CVPR 2023 (MI-Zero): a class that few tiles show is not outvoted by those which show none.
 
-    Raises BadInput for samples without a patient and for patients whose samples have different labels.
+    Raises BadInput for samples without a patient and for patients whose samples have different labels, or are of different folds.
     """
     if top_k is not None and top_k < 1:
         raise BadInput(f"top_k {top_k}: expected 1 or more, or None for the mean of all samples")
@@ -50,9 +50,12 @@ def of_patients(predictions: Predictions, *, top_k: int | None = None) -> Predic
             f"patient scores: {len(mixed)} of {len(rows_of)} patients have samples with different labels: {_names(mixed)}; "
             "expected one label per patient: score the samples, or take recognition_rates"
         )
+    fold = None if predictions.fold is None else [predictions.fold[rows[0]] for rows in rows_of.values()]
+    if fold is not None and any(len(np.unique(predictions.fold[rows])) > 1 for rows in rows_of.values()):
+        raise BadInput("patient scores: samples of one patient are of different folds; expected folds by patient")
     pooled = np.stack([_pooled(predictions.probability[rows], top_k) for rows in rows_of.values()])
     label = [predictions.label[rows[0]] for rows in rows_of.values()]
-    return Predictions(tuple(rows_of), tuple(rows_of), label, pooled, predictions.classes)
+    return Predictions(tuple(rows_of), tuple(rows_of), label, pooled, predictions.classes, fold)
 
 
 def recognition_rates(

@@ -70,6 +70,8 @@ def nested(
 def pool(folds: Sequence[P], benchmark: Benchmark, *, num_repeats: int = 1) -> list[P]:
     """The predictions on the tests of `nested` (in its order) as one per repeat, every sample once, in the order of their names.
 
+    Each keeps the number of the fold that said it: what two folds say is on two scales.
+
     Raises BadInput for folds that do not divide into repeats, for a sample that is missing, there twice or not of the benchmark,
     and for a label, patient or class that is not the benchmark's.
     """
@@ -142,4 +144,6 @@ def _pooled(folds: Sequence[P], benchmark: Benchmark, repeat: int) -> P:
     listed = [f"{len(s)} samples {what}: {', '.join(s[:MAX_LISTED])}" for what, s in faults.items() if s]
     if listed:
         raise BadInput(f"{name}: {'; '.join(listed)}; expected the test of every fold, each sample once")
+    if not is_of_pixels:
+        folds = [replace(fold, fold=np.full(len(fold.sample), number)) for number, fold in enumerate(folds)]
     return gathered(folds, sorted(expected))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -129,6 +131,10 @@ def test_predictions_survive_the_disk(tmp_path):
     assert np.array_equal(after.label, before.label)
     assert after.probability.dtype == np.float32
     assert np.array_equal(after.probability, before.probability)
+    assert after.fold is None
+    fold = [0, 1, 1, 2, 0, 0, 1]
+    replace(before, fold=fold).save(tmp_path / "folds.parquet")
+    assert Predictions.load(tmp_path / "folds.parquet").take([3, 0]).fold.tolist() == [2, 0]
 
 
 def test_what_is_no_prediction_is_refused(tmp_path):
@@ -143,6 +149,8 @@ def test_what_is_no_prediction_is_refused(tmp_path):
     ):
         with pytest.raises(BadInput, match=message):
             Predictions(sample, [None] * 2, label, probability, ("a", "b"))
+    with pytest.raises(BadInput, match="2 samples, folds of shape"):
+        Predictions(["a", "b"], [None] * 2, [0, 1], good, ("a", "b"), [0, 0, 1])
     pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
     with pytest.raises(BadInput, match="expected predictions"):
         Predictions.load(tmp_path / "other.parquet")

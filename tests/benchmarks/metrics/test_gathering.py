@@ -67,9 +67,16 @@ def test_workers_and_order_leave_no_trace(predict):
 
 def test_objects_that_only_some_counted_are_refused():
     parts = segment(NAMES[:9]), replace(segment(NAMES[9:]), objects=None)
-    with pytest.raises(BadInput, match="some parts count objects and some do not"):
+    with pytest.raises(BadInput, match="some parts have objects and some do not"):
         gathered(parts, NAMES)
     assert gathered([replace(part, objects=None) for part in parts], NAMES).objects is None
+
+
+def test_folds_are_kept_and_those_that_only_some_have_are_refused():
+    parts = [replace(classify(NAMES[:9]), fold=np.zeros(9)), replace(classify(NAMES[9:]), fold=np.ones(len(NAMES) - 9))]
+    assert gathered(parts, NAMES[::-1]).fold.tolist() == [1] * (len(NAMES) - 9) + [0] * 9
+    with pytest.raises(BadInput, match="some parts have fold and some do not"):
+        gathered([parts[0], replace(parts[1], fold=None)], NAMES)
 
 
 @pytest.mark.parametrize("predict", [classify, segment])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -61,6 +63,13 @@ def test_order_of_tiles_carries_no_meaning():
         a, b = of_patients(predictions, top_k=top_k), of_patients(turned, top_k=top_k)
         assert a.sample == b.sample
         assert np.array_equal(a.probability, b.probability)
+
+
+def test_patients_keep_their_fold():
+    predictions = tiles(["p1", "p0", "p1"], [0, 1, 0], [0.2, 0.5, 0.9])
+    assert of_patients(replace(predictions, fold=[3, 1, 3])).fold.tolist() == [1, 3]
+    with pytest.raises(BadInput, match="of different folds"):
+        of_patients(replace(predictions, fold=[3, 1, 2]))
 
 
 def test_what_is_no_patient_score_is_refused():

@@ -142,6 +142,9 @@ def test_pooled_predictions_have_every_sample_once_per_repeat():
         assert one.patient == tuple(f"p{int(sample[:3])}" for sample in one.sample)
         np.testing.assert_allclose(one.probability[:, 0], [int(s[:3]) / 100 for s in one.sample], atol=1e-6)
         assert one.label.tolist() == [int(sample[:3]) % 2 for sample in one.sample]
+    first = {sample: number for number, part in enumerate(parts[:5]) for sample in part.sample}
+    assert pooled[0].fold.tolist() == [first[sample] for sample in pooled[0].sample]  # who said it
+    assert np.unique(pooled[1].fold).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_predictions_that_do_not_belong_together_are_named():
