@@ -245,7 +245,7 @@ def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
 
 
 def log_pair(pair: Pair) -> None:
-    """The scores of all cells, means over their fits: into the pair's MLflow run, and each cell's into a run of its own below it."""
+    """The scores of all cells, means over their fits: into the pair's run in MLflow, and a run of each cell below it."""
     tracker, parent = open_tracking(pair.tracked.tracking, launch.PROJECT), pair.tracked.run_id
     known = tracker.children(parent, CELL_TAG)
     for cell in pair.cells:
