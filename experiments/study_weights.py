@@ -91,7 +91,7 @@ class Weights:
             return None
         weights = hashlib.sha256(" ".join(part.weights for part in parts).encode()).hexdigest()[:12]
         cost = sum((part.cost for part in parts), Cost())
-        return replace(parts[0], weights=weights, cost=cost, by_fold=tuple(parts))
+        return replace(parts[0], weights=weights, cost=cost, num_trainings=len(parts), by_fold=tuple(parts))
 
     def materialised(self, point: Point) -> str:
         """The source; random weights as a file, so that the seed of a fit does not change them."""
