@@ -159,7 +159,7 @@ def score_fold(
     chosen: dict[str, tuple[TransferConfig, Cost]] = {}
     for cell in todo:
         with failing_apart([cell], failed):
-            chosen[cell.key] = choose(pair.tracked, cell, fold, number, pair.share)
+            chosen[cell.key] = choose(pair.tracked, cell, fold, number)
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
