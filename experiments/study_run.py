@@ -67,8 +67,10 @@ class Study:
     """Encoders of which nothing could be selected, with the reason."""
     weights: Weights = field(init=False)
     running: dict[Any, Node] = field(default_factory=dict)
-    selected: dict[str, float] = field(default_factory=dict)
-    """Transfer scores, by the names of their nodes."""
+    said: dict[str, dict] = field(default_factory=dict)
+    """What tasks have said at their end, by the names of their nodes."""
+    search: dict[str, dict] = field(default_factory=dict)
+    """What selecting among a grid took, by encoder."""
     contamination: dict[str, dict] = field(default_factory=dict)
     """By cell: what this study finds, which may declare or waive otherwise than the one that scored it."""
     asked: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
@@ -196,7 +198,8 @@ class Study:
         point, one, step = node.work
         if node.kind == "select":
             transfer = selecting_transfer(self.config, one, self.extent_px)
-            arguments = (transfer, str(self.weights.trained[training_of(point)]), [self.references[one.name]])
+            run = self.weights.trained[training_of(point)]
+            arguments = (transfer, str(run), [self.references[one.name]], 1 / self.at_once)
             return submit(transfer_score, arguments, log, runs_root())
         checkpoint = self.weights.checkpoint(point, step)
         if checkpoint is None:
@@ -218,10 +221,9 @@ class Study:
             return handle, str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
         if isinstance(result, str):
             return handle, result
+        self.said[node.name] = result
         if node.kind == "pretrain":
             self.weights.trained[node.name] = Path(result["run"])
-        if node.kind == "select":
-            self.selected[node.name] = result["score"]
         if node.name in self.asked and "contamination" in result:
             self.contamination |= {cell.key: result["contamination"] for cell in self.asked[node.name]}
         failed = result.get("failed", [])

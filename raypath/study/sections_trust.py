@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from raypath.study.cost_table import cost_table
+from raypath.study.cost_table import cost_table, search_table
 from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.study_tables import without_constants
@@ -88,7 +88,8 @@ def _between(results: StudyResults) -> Table:
 def costs(results: StudyResults) -> Section:
     """What it took."""
     table, words = without_constants(cost_table(results), ("protocol", "labels"))
-    return Section(title="Cost", words=(words,) if words else (), tables=(table,))
+    search = search_table(results)
+    return Section(title="Cost", words=(words,) if words else (), tables=(table, search) if search else (table,))
 
 
 def failed(results: StudyResults) -> Section | None:

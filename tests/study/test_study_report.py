@@ -21,11 +21,11 @@ from raypath.study.comparisons import comparisons
 from raypath.study.ranks import rank_test
 from raypath.study.results import load_results
 from raypath.study.robustness import AS_IS, curves
-from raypath.study.sections_curves import robustness
-from raypath.study.sections_trust import leakage
+from raypath.study.sections_curves import equal_compute, robustness
+from raypath.study.sections_trust import costs, leakage
 from raypath.study.study_figures import colour_of
 from raypath.study.study_report import write_report
-from raypath.study.study_tables import absent, altered_table, matrix_table, without_constants
+from raypath.study.study_tables import absent, altered_table, matrix_table, three, without_constants
 from raypath.study.tables import Range, Table
 from tests.study.synthetic_study import CONFIG, SETS, rank_study, rewrite, write_study
 
@@ -258,6 +258,22 @@ def test_ranks_are_tested_from_ten_benchmarks_on(tmp_path):
     assert "here are 9 and 3." in text
     assert "Left out, not scored for every encoder: set 00." in text
     assert "not scored" in text
+
+
+def test_the_search_of_a_grid_is_billed_and_said_to_be_outside_the_budget(folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "study")
+    assert len(costs(load_results(place)).tables) == 1
+    took = {
+        "pretraining": {"tiles_seen": 240_000, "cpu_hours": 36.0},
+        "scoring": {"tiles_seen": 9_000, "gpu_hours": 1.5},
+    }
+    write_json(place / "search.json", {"ours": {"num_combinations": 24, "num_trainings": 120} | took})
+    results = load_results(place)
+    (row,) = costs(results).tables[1].rows
+    assert row == ("ours", 24, 120, 240_000, *map(three, (36.0, 0.0)), 9_000, *map(three, (0.0, 1.5)))
+    assert "Not in the budget: the search by which settings of ours were selected; it stands under Cost." in (
+        equal_compute(results).words
+    )
 
 
 def test_robustness_is_of_the_first_fit_of_each_encoder(results):
