@@ -26,6 +26,7 @@ from scoring import LEDGER, features_root, scores_of
 from study_benchmarks import Loaded
 from study_contamination import Declared, seen_or_fail
 from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
+from study_lineage import versions_here
 
 from raypath.benchmarks import Benchmark, open_test
 from raypath.benchmarks.splits.folds import pool
@@ -36,7 +37,7 @@ from raypath.protocols.fitting import embedder_of
 from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
-from raypath.tracking import git_tags, open_tracking
+from raypath.tracking import open_tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +205,7 @@ def finish(
     done = [json.loads((place / "done.json").read_text()) for place in places]
     cost = sum((Cost(**one["cost"]) for one in done), embedding)
     vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
+    versions = versions_here()
     record = facts_of(cell) | {
         "state": "done",
         "metric": benchmark.primary,
@@ -217,7 +219,8 @@ def finish(
         "chosen": [one["params"]["protocol"] for one in done],
         "num_folds": len(tests),
         "tests": tests,
-        "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
+        "commit": versions["commit"],
+        "versions": versions,
     }
     folder.finish(record)
 

@@ -18,11 +18,12 @@ import launch
 import ray
 from launch import say
 from scoring import status_of
-from study_afterwards import facts_of_benchmarks, record_finished, record_lineage, record_study
+from study_afterwards import facts_of_benchmarks, record_finished, record_study
 from study_benchmarks import Loaded, load_benchmarks
 from study_checks import check_encoders
 from study_contamination import Declared
 from study_fits import Tracked, place_of_cell
+from study_lineage import record_command
 from study_mlflow import StudyRuns
 from study_pair import Pair
 from study_plan import (
@@ -102,7 +103,7 @@ class Study:
         self.plan()
         write_json(self.folder / "study.json", to_dict(config))
         write_json(self.folder / "benchmarks.json", self.facts)
-        record_lineage(self.folder)
+        record_command(self.folder)
         launch.start_ray()
         self.references = {one.name: ray.put(one) for one in self.benchmarks}
         self.runs = StudyRuns(config, self.folder)
@@ -202,8 +203,6 @@ class Study:
             arguments = (transfer, str(run), [self.references[one.name]], 1 / self.at_once)
             return submit(transfer_score, arguments, log, runs_root())
         checkpoint = self.weights.checkpoint(point, step)
-        if checkpoint is None:
-            return submit(dict, (), log, runs_root())
         pair = self.pair(point, one, checkpoint)
         self.cells += pair.cells
         self.asked[node.name] = pair.cells

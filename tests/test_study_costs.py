@@ -12,8 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 from study_plan import Point
 from study_pretraining import cost_of, cpus_of
 from study_selection import cost_of_search
-from study_weights import Weights
+from study_weights import Weights, training_of
 
+from raypath.errors import BadInput
 from raypath.run_folder import RunFolder
 from raypath.study.cells import Checkpoint, Cost
 from raypath.study.graph import Node
@@ -40,6 +41,16 @@ def test_weights_of_all_folds_cost_their_sum_and_know_how_many_they_are(tmp_path
     assert (found.cost, found.num_trainings) == (Cost(tiles_seen=48_000), 5)
     assert [part.num_trainings for part in found.by_fold] == [1] * 5
     assert weights.checkpoint(Point(ENTRY, 0), None).num_trainings == 1
+
+
+def test_a_checkpoint_on_the_way_that_was_not_kept_is_named(tmp_path, monkeypatch):
+    """Three points are asked of a run that kept its last two checkpoints."""
+    entry = replace(ENTRY, curve_points=3)
+    point = Point(entry, 0)
+    weights = Weights(StudyConfig(encoders=(entry,)), tmp_path, {training_of(point): tmp_path / "run"})
+    monkeypatch.setattr("study_weights.checkpoints_of", lambda run, points: [Path("step-2"), Path("step-3")])
+    with pytest.raises(BadInput, match=r"curve_points=3, and 1 checkpoints before the last were kept: .*run"):
+        weights.checkpoint(point, 1)
 
 
 def test_a_pretraining_costs_the_processors_that_it_reserves(tmp_path):

@@ -47,7 +47,21 @@ def scale_curve(results: StudyResults) -> Section | None:
         if own:
             picture = curve_figure(results, _lines(results, own), label="tiles seen in pretraining")
             pictures.append(("Score by tiles seen", f"{protocol}, saved checkpoints of each pretraining.", picture))
-    return Section(title="How much pretraining", pictures=tuple(pictures)) if pictures else None
+    missing = "; ".join(_missing(results))
+    words = (f"Points are missing, see what failed: {missing}.",) if missing else ()
+    return Section(title="How much pretraining", words=words, pictures=tuple(pictures)) if pictures or words else None
+
+
+def _missing(results: StudyResults) -> list[str]:
+    """How many of the checkpoints on the way are there, where some that were asked for are not."""
+    lines = []
+    for end in (place for place in results.places if place.fraction == results.full):
+        entry, name = results.config.entry(end.encoder), (end.encoder, end.benchmark, end.protocol, end.fraction)
+        own = (p for p in results.on_the_way if (p.encoder, p.benchmark, p.protocol, p.fraction) == name)
+        asked, there = entry.curve_points * entry.num_seeds, sum(len(place.scored) for place in own)
+        if there < asked:
+            lines.append(f"{end.encoder} on {end.benchmark}, {end.protocol}: {there} of {asked} checkpoints on the way")
+    return lines
 
 
 def _lines(results: StudyResults, points: Iterable[tuple[float, Place]]) -> Lines:
