@@ -5,10 +5,6 @@ machine.
 """
 
 import json
-import platform
-import shlex
-import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from launch import say
@@ -27,7 +23,6 @@ from raypath.study.published.from_study import write_rows
 from raypath.study.results import load_results
 from raypath.study.settings import StudyConfig
 from raypath.study.study_report import write_report
-from raypath.tracking import git_tags
 
 NUM_POINTS = 200
 
@@ -65,14 +60,6 @@ def facts_of_benchmarks(config: StudyConfig, benchmarks: list[Loaded]) -> dict[s
             "power": words,
         }
     return facts
-
-
-def record_lineage(folder: Path) -> None:
-    """The command, and the versions of what it runs on."""
-    (folder / "command.txt").write_text(shlex.join(["python", *sys.argv]) + "\n")
-    packages = ("raypath", "torch", "timm", "ray", "mlflow", "scikit-learn", "numpy")
-    versions = {name: version(name) for name in packages} | {"python": platform.python_version()}
-    write_json(folder / "versions.json", versions | git_tags(Path(__file__).parent))
 
 
 def _is_test(table):

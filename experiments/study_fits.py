@@ -54,22 +54,18 @@ def place_of_cell(cell: Cell) -> CellFolder:
     return CellFolder(runs_root() / "cells" / cell.key)
 
 
-def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int, share: float) -> tuple[TransferConfig, Cost]:
+def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int) -> tuple[TransferConfig, Cost]:
     """The configuration that val chooses, and what choosing took; what was chosen before a crash stays chosen."""
     if not isinstance(cell.config.protocol, TRAINED):
         return cell.config, Cost()
     place = place_of_cell(cell).fold(number) / "chosen.json"
     if not place.exists():
-        started = time.monotonic()
         winner = tuned(tracked, cell, fold, number)
         settings, num = cell.config.sweep, num_trials(cell.config.sweep)
-        hours = (time.monotonic() - started) / 3600
-        free = ray.cluster_resources().get("CPU", 1) * share // max(settings.cpus_per_trial, 0.1)
-        at_once = max(1, min(num, int(free)))
         cost = Cost(
             tiles_seen=num * images_of(cell.config, fold),  # at most: trials may have been stopped early
-            cpu_hours=hours * settings.cpus_per_trial * at_once,
-            gpu_hours=hours * settings.gpus_per_trial * at_once,
+            cpu_hours=winner.hours * settings.cpus_per_trial,
+            gpu_hours=winner.hours * settings.gpus_per_trial,
             num_trials=num,
         )
         write_json(place, {"params": winner.params, "place": winner.place, "cost": asdict(cost)})
@@ -138,17 +134,19 @@ def cost_of_fits(
     cell: Cell, config: TransferConfig, fold: Benchmark, num_fits: int, num_tested: int, hours: float, share: float
 ) -> Cost:
     """What fitting and saying took: the processors of one trial, one core where features are known, else this pair's share."""
-    settings, resources = config.sweep, ray.cluster_resources()
+    settings = config.sweep
     if isinstance(config.protocol, TRAINED):
         held = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
         return Cost(tiles_seen=images_of(config, fold) * num_fits, **held)
     if is_embedded_once(cell):
         return Cost(cpu_hours=hours)
-    return Cost(
-        tiles_seen=len(fold.table) + len(cell.alterations) * num_tested,
-        cpu_hours=hours * resources.get("CPU", 1) * share,
-        gpu_hours=hours * resources.get("GPU", 0) * share,
-    )
+    return Cost(tiles_seen=len(fold.table) + len(cell.alterations) * num_tested, **held(hours, share))
+
+
+def held(hours: float, share: float) -> dict[str, float]:
+    """Hours of this share of the cluster's processors."""
+    resources = ray.cluster_resources()
+    return {"cpu_hours": hours * resources.get("CPU", 1) * share, "gpu_hours": hours * resources.get("GPU", 0) * share}
 
 
 def said_by_frozen(

@@ -26,6 +26,7 @@ from scoring import LEDGER, features_root, scores_of
 from study_benchmarks import Loaded
 from study_contamination import Declared, seen_or_fail
 from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
+from study_lineage import versions_here
 
 from raypath.benchmarks import Benchmark, check_unopened, open_test
 from raypath.benchmarks.splits.folds import pool
@@ -36,7 +37,7 @@ from raypath.protocols.fitting import embedder_of
 from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
-from raypath.tracking import git_tags, open_tracking
+from raypath.tracking import open_tracking
 
 CELL_TAG = "raypath.cell"
 
@@ -162,7 +163,7 @@ def score_fold(
     chosen: dict[str, tuple[TransferConfig, Cost]] = {}
     for cell in todo:
         with failing_apart([cell], failed):
-            chosen[cell.key] = choose(pair.tracked, cell, fold, number, pair.share)
+            chosen[cell.key] = choose(pair.tracked, cell, fold, number)
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
@@ -219,6 +220,7 @@ def finish(
     done = [json.loads((place / "done.json").read_text()) for place in places]
     cost = sum((Cost(**one["cost"]) for one in done), embedding)
     vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
+    versions = versions_here()
     record = facts_of(cell) | {
         "state": "done",
         "metric": benchmark.primary,
@@ -232,7 +234,8 @@ def finish(
         "chosen": [one["params"]["protocol"] for one in done],
         "num_folds": len(tests),
         "tests": tests,
-        "commit": git_tags(Path(__file__).parent).get("mlflow.source.git.commit", ""),
+        "commit": versions["commit"],
+        "versions": versions,
     }
     folder.finish(record)
 

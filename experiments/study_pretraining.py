@@ -103,11 +103,15 @@ def pretrainings_at_once(trainings: list[list[PretrainConfig]], resources: dict[
     fit = []
     for stage in (stage for stages in trainings for stage in stages):
         workers = stage.workers
-        cpus = workers.num_workers * (workers.cpus_per_worker + stage.stream.read_cpus)
-        fit.append(resources.get("CPU", 1) / max(cpus, 0.1))
+        fit.append(resources.get("CPU", 1) / max(cpus_of(stage), 0.1))
         if workers.use_gpu:
             fit.append(resources.get("GPU", 0) / workers.num_workers)
     return max(1, int(min(fit, default=1)))
+
+
+def cpus_of(config: PretrainConfig) -> float:
+    """CPUs that a pretraining reserves: of each worker, and of the task that reads for it."""
+    return config.workers.num_workers * (config.workers.cpus_per_worker + config.stream.read_cpus)
 
 
 def checkpoints_of(run: RunFolder, points: int) -> list[Path]:
@@ -124,7 +128,7 @@ def cost_of(run: RunFolder, checkpoint: Path) -> Cost:
     hours, workers = hours_at_work(times_ms), config.workers
     own = Cost(
         tiles_seen=step * config.loop.global_batch,
-        cpu_hours=hours * workers.num_workers * workers.torch_threads,
+        cpu_hours=hours * cpus_of(config),
         gpu_hours=hours * workers.num_workers * workers.use_gpu,
     )
     start = Path(config.init)  # runs/ID/checkpoints/step-N/encoder.safetensors, where another run came before

@@ -18,12 +18,13 @@ import launch
 import ray
 from launch import say
 from scoring import status_of
-from study_afterwards import facts_of_benchmarks, record_finished, record_lineage, record_study
+from study_afterwards import facts_of_benchmarks, record_finished, record_study
 from study_benchmarks import Loaded, load_benchmarks
 from study_checks import check_encoders
 from study_contamination import Declared
 from study_copies import look_by_features
 from study_fits import Tracked, place_of_cell
+from study_lineage import record_command
 from study_mlflow import StudyRuns
 from study_pair import Pair
 from study_plan import (
@@ -68,8 +69,10 @@ class Study:
     """Encoders of which nothing could be selected, with the reason."""
     weights: Weights = field(init=False)
     running: dict[Any, Node] = field(default_factory=dict)
-    selected: dict[str, float] = field(default_factory=dict)
-    """Transfer scores, by the names of their nodes."""
+    said: dict[str, dict] = field(default_factory=dict)
+    """What tasks have said at their end, by the names of their nodes."""
+    search: dict[str, dict] = field(default_factory=dict)
+    """What selecting among a grid took, by encoder."""
     contamination: dict[str, dict] = field(default_factory=dict)
     """By cell: what this study finds, which may declare or waive otherwise than the one that scored it."""
     asked: dict[str, tuple[Cell, ...]] = field(default_factory=dict)
@@ -101,7 +104,7 @@ class Study:
         self.plan()
         write_json(self.folder / "study.json", to_dict(config))
         write_json(self.folder / "benchmarks.json", self.facts)
-        record_lineage(self.folder)
+        record_command(self.folder)
         launch.start_ray()
         self.benchmarks = look_by_features(config, self.benchmarks, self.extent_px, self.folder)
         self.references = {one.name: ray.put(one) for one in self.benchmarks}
@@ -198,11 +201,10 @@ class Study:
         point, one, step = node.work
         if node.kind == "select":
             transfer = selecting_transfer(self.config, one, self.extent_px)
-            arguments = (transfer, str(self.weights.trained[training_of(point)]), [self.references[one.name]])
+            run = self.weights.trained[training_of(point)]
+            arguments = (transfer, str(run), [self.references[one.name]], 1 / self.at_once)
             return submit(transfer_score, arguments, log, runs_root())
         checkpoint = self.weights.checkpoint(point, step)
-        if checkpoint is None:
-            return submit(dict, (), log, runs_root())
         pair = self.pair(point, one, checkpoint)
         self.cells += pair.cells
         self.asked[node.name] = pair.cells
@@ -220,10 +222,9 @@ class Study:
             return handle, str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
         if isinstance(result, str):
             return handle, result
+        self.said[node.name] = result
         if node.kind == "pretrain":
             self.weights.trained[node.name] = Path(result["run"])
-        if node.kind == "select":
-            self.selected[node.name] = result["score"]
         if node.name in self.asked and "contamination" in result:
             self.contamination |= {cell.key: result["contamination"] for cell in self.asked[node.name]}
         failed = result.get("failed", [])

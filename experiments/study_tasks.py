@@ -7,13 +7,14 @@ one line.
 
 import os
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import launch
 import ray
 from study_pair import Pair, log_pair, score_pair
-from study_pretraining import pretrained
+from study_pretraining import checkpoints_of, cost_of, pretrained
 
 from raypath.training.settings import PretrainConfig
 
@@ -38,9 +39,10 @@ def _in_task(work, arguments: tuple, log: Path, root: str) -> Any:
             )
 
 
-def pretrain_task(stages: list[PretrainConfig], points: int, study: str, parent: str) -> dict[str, str]:
-    """The folder of the finished run."""
-    return {"run": str(pretrained(stages, points=points, study=study, parent=parent).path)}
+def pretrain_task(stages: list[PretrainConfig], points: int, study: str, parent: str) -> dict[str, Any]:
+    """The folder of the finished run, and what it took."""
+    run = pretrained(stages, points=points, study=study, parent=parent)
+    return {"run": str(run.path), "cost": asdict(cost_of(run, checkpoints_of(run, 0)[-1]))}
 
 
 def score_task(pair: Pair, reference: list[ray.ObjectRef]) -> dict[str, Any]:

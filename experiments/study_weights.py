@@ -58,8 +58,8 @@ class Weights:
             raise BadInput(f"{point.entry.name}: random weights of which architecture? write random:ARCHITECTURE")
         return source
 
-    def checkpoint(self, point: Point, step: int | None) -> Checkpoint | None:
-        """The weights of a point, now that they are there; None for a checkpoint on the way that was not kept."""
+    def checkpoint(self, point: Point, step: int | None) -> Checkpoint:
+        """The weights of a point, now that they are there. Raises BadInput for a checkpoint on the way that was not kept."""
         entry = point.entry
         if not entry.recipe:
             source = self.materialised(point)
@@ -75,7 +75,9 @@ class Weights:
         run = RunFolder(self.trained[training_of(point)])
         places = checkpoints_of(run, entry.curve_points)
         if step is not None and step >= len(places) - 1:
-            return None
+            raise BadInput(
+                f"curve_points={entry.curve_points}, and {len(places) - 1} checkpoints before the last were kept: {run.path}"
+            )
         place = places[-1 if step is None else step]
         return Checkpoint(
             encoder=entry.name,
@@ -88,14 +90,12 @@ class Weights:
             deviations=", ".join(run.read("run.json").get("deviations", [])),
         )
 
-    def checkpoint_by_fold(self, point: Point, step: int | None) -> Checkpoint | None:
+    def checkpoint_by_fold(self, point: Point, step: int | None) -> Checkpoint:
         """Those of all outer folds as one."""
         parts = [self.checkpoint(training, step) for training in point.trainings]
-        if any(part is None for part in parts):
-            return None
         weights = hashlib.sha256(" ".join(part.weights for part in parts).encode()).hexdigest()[:12]
         cost = sum((part.cost for part in parts), Cost())
-        return replace(parts[0], weights=weights, cost=cost, by_fold=tuple(parts))
+        return replace(parts[0], weights=weights, cost=cost, num_trainings=len(parts), by_fold=tuple(parts))
 
     def materialised(self, point: Point) -> str:
         """The source; random weights as a file, so that the seed of a fit does not change them."""

@@ -155,6 +155,12 @@ def test_a_combination_is_trained_once_and_selected_without_the_reported_task(le
         chosen = json.loads(known["combinations"][int(np.argmin(mean))])
         assert known["chosen"][name] == chosen
     assert "2 sets x 2 combinations x 1 seeds = 4 trainings" in said
+    took = json.loads((runs / "studies" / "loto" / "search.json").read_text())["multi-task"]
+    assert (took["num_combinations"], took["num_trainings"]) == (2, 4)
+    assert took["pretraining"]["tiles_seen"] == 4 * 20 * 24
+    assert took["pretraining"]["cpu_hours"] > 0
+    assert took["scoring"]["tiles_seen"] > 0
+    assert len(list((runs / "transfer_scores").glob("*.json"))) == 2 * len(NAMES)
 
 
 @pytest.mark.ray
@@ -183,11 +189,15 @@ def test_runs_nest_as_study_encoder_benchmark(left_out):
 
 @pytest.mark.ray
 def test_the_same_command_again_trains_nothing_and_runs_no_cell(left_out):
-    place, runs, _ = left_out
+    _, runs, _ = left_out
     study = runs / "studies" / "loto"
     before, table = journal_of(study), (study / "table.csv").read_text()
     openings = (runs / "test_openings.jsonl").read_text()
-    finished(place, runs)
+    took = (study / "search.json").read_text()
+    finished(study / "study.json", runs)  # as its report says
+    assert (study / "search.json").read_text() == took
+    first, last = (study / "commands.jsonl").read_text().splitlines()
+    assert json.loads(first)["repeat"] == json.loads(last)["command"].replace(sys.executable, "python")
     assert journal_of(study) == before
     assert (study / "table.csv").read_text() == table
     assert (runs / "test_openings.jsonl").read_text() == openings

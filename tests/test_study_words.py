@@ -1,6 +1,7 @@
 """What the words of `experiments/study.py` mean, before anything is read or started."""
 
 import math
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,8 +11,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 from recipes.studies import STUDIES
 from study import main, study_of
+from study_lineage import record_command
 
+from raypath.config import to_dict
 from raypath.errors import BadInput
+from raypath.run_folder import RunFolder
+from raypath.study.cells import write_json
 from raypath.study.settings import check_study
 
 
@@ -44,6 +49,27 @@ def test_words_become_encoders_benchmarks_protocols_and_shares(tmp_path):
 def test_words_that_mean_nothing_are_refused_in_one_line(name, settings, message):
     with pytest.raises(BadInput, match=message):
         study_of(name, settings)
+
+
+def test_the_command_to_repeat_gives_the_same_study(tmp_path, monkeypatch):
+    """Words, a grid and a name of its own; then the command that stands in the report."""
+    monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path))
+    grid = 'leave_out.grid={"optim.lr": [0.1, 0.01]}'
+    config = study_of("transfer", ["encoders=simclr_small*3,colour", f"benchmarks={tmp_path}", "name=mine", grid])
+    folder = tmp_path / "studies" / "a folder"
+    folder.mkdir(parents=True)
+    write_json(folder / "study.json", to_dict(config))
+    for words in (["mine.toml", "name=mine"], [str(folder / "study.json")]):
+        monkeypatch.setattr(sys, "argv", ["experiments/study.py", *words])
+        record_command(folder)
+    first, second = RunFolder(folder).read_lines("commands.jsonl")
+    assert first["command"].endswith(" python experiments/study.py mine.toml name=mine")
+    assert first["folder"] == str(Path.cwd())
+    assert first["versions"].keys() >= {"commit", "torch", "python"}
+    assert first["repeat"] == second["repeat"] == second["command"]
+    runs, python, script, *words = shlex.split(first["repeat"])
+    assert (runs, python, script) == (f"RAYPATH_RUNS={tmp_path}", "python", "experiments/study.py")
+    assert study_of(words[0], words[1:]) == config
 
 
 def test_a_study_without_colour_or_without_benchmarks_is_none(tmp_path):

@@ -181,6 +181,8 @@ def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_not
     finished = {trial for trial, run in before.items() if run.info.status == "FINISHED"}
     assert 1 <= len(finished) < 4
     ended = {trial: before[trial].info.end_time for trial in finished}
+    reports = [place.read_text() for trial in finished for place in tmp_path.glob(f"tune/*{trial}*/result.json")]
+    seconds = sum(json.loads(text.splitlines()[-1])["time_total_s"] for text in reports)
 
     winner, tracker, after = logged_sweep(grid(encoder), tmp_path, resume=True)
 
@@ -201,6 +203,7 @@ def test_a_grid_whose_driver_was_killed_goes_on_in_the_same_runs_and_repeats_not
     assert {run.info.status for run in after.values()} <= {"FINISHED", "KILLED"}
     assert winner.params["protocol.lr"] == GOOD
     assert (winner.num_trials, winner.num_failed) == (4, 0)
+    assert winner.hours * 3600 > seconds > 0  # of the trials before the kill too
 
 
 def test_a_finished_trial_is_on_disk_within_a_second():

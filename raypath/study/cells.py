@@ -33,7 +33,12 @@ _RECORD = "cell.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a piece of work took; hours are those of the processors that were held, whether busy or not."""
+    """What a piece of work took; hours are those of the processors that were reserved for it, whether busy or not.
+
+    Of a pretraining: its workers' and those of one reading task for each, from its first step to its last, steps that were done
+    twice too. Of tuning: its trials'. Of fits: a trial's, one core where features are known, or the share of the cluster that the
+    encoder has. Of fits and embeddings that a kill cut off only what was done afterwards counts.
+    """
 
     tiles_seen: int = 0
     """Tiles or images that went through the encoder, tuning included."""
@@ -64,7 +69,9 @@ class Checkpoint:
     left_out: tuple[str, ...] = ()
     """Benchmarks that were left out of its pool."""
     cost: Cost = field(default_factory=Cost)
-    """Of the pretraining up to here."""
+    """Of all its pretrainings up to here."""
+    num_trainings: int = 1
+    """How many these are: one, or one for each outer fold."""
     by_fold: tuple["Checkpoint", ...] = ()
     """One for each outer fold, pretrained without the slides that it tests; `source` is then the first one's."""
     deviations: str = ""
@@ -209,6 +216,7 @@ def facts_of(cell: Cell) -> dict[str, Any]:
         "left_out": list(cell.checkpoint.left_out),
         "deviations": cell.checkpoint.deviations,
         "pretraining_cost": asdict(cell.checkpoint.cost),
+        "num_trainings": cell.checkpoint.num_trainings,
         "benchmark": cell.benchmark,
         "protocol": cell.protocol,
         "fraction": cell.fraction,

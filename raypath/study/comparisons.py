@@ -179,14 +179,18 @@ def _fits(group: list[Comparison]) -> str:
 def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
     """(what was held equal, the places at it): pretrained encoders at the last checkpoint within the smallest budget of all.
 
-    An encoder that has no checkpoint within the budget is named in the words, and has no place.
+    An encoder that has no checkpoint within the budget is named in the words, and has no place. Where some were pretrained on
+    GPUs and some were not, hours are not one unit: the words say so, and there are no places.
     """
     what = {"tiles": "tiles_seen", "hours": "cpu_hours"}[results.config.budget]
     recipes = {entry.name for entry in results.config.encoders if entry.recipe}
     own = [place for place in results.places if place.encoder in recipes]
-    if what == "cpu_hours" and any(_spent(place, "gpu_hours") for place in own):
+    if what == "cpu_hours" and (on_gpus := _trained(own, on_gpus=True)):
+        if others := _trained(own, on_gpus=False):
+            names = f"{', '.join(on_gpus)} had GPUs in pretraining, {', '.join(others)} had none"
+            return f'Hours cannot be held equal: {names}; budget = "tiles" can.', []
         what = "gpu_hours"
-    most = min((_spent(place, what) for place in own), default=0)
+    most = min((place.spent(what) for place in own), default=0)
     at_it = {id(place): _last_within(results, place, what, most) if place in own else place for place in results.places}
     without = dict.fromkeys(_told_place(results, place) for place in own if at_it[id(place)] is None)
     unit = f"{most:,.0f} tiles" if what == "tiles_seen" else f"{most:.3g} {_HOURS[what]}"
@@ -199,6 +203,12 @@ def at_budget(results: StudyResults) -> tuple[str, list[Place]]:
 _HOURS = {"cpu_hours": "CPU hours", "gpu_hours": "GPU hours"}
 
 
+def _trained(own: list[Place], *, on_gpus: bool) -> dict[str, None]:
+    """The encoders of which some weights were pretrained on GPUs, or without."""
+    scored = ((place.encoder, one) for place in own for one in place.scored)
+    return dict.fromkeys(encoder for encoder, one in scored if (one.spent("gpu_hours") > 0) == on_gpus)
+
+
 def _told_place(results: StudyResults, place: Place) -> str:
     """An encoder, with its share of labels where there are several."""
     return place.encoder if len(results.config.fractions) == 1 else f"{place.encoder} ({place.fraction:.0%} of labels)"
@@ -207,14 +217,9 @@ def _told_place(results: StudyResults, place: Place) -> str:
 def _last_within(results: StudyResults, place: Place, what: str, most: float) -> Place | None:
     """A place, or the same at an earlier checkpoint, so that it has spent `most` at most (and what rounding adds)."""
     points = [one for one in (*results.on_the_way, place) if _name(one) == _name(place)]
-    within = [one for one in points if _spent(one, what) <= most * 1.001]
-    return max(within, key=lambda one: _spent(one, what), default=None)
+    within = [one for one in points if one.spent(what) <= most * 1.001]
+    return max(within, key=lambda one: one.spent(what), default=None)
 
 
 def _name(place: Place) -> tuple:
     return place.encoder, place.benchmark, place.protocol, place.fraction
-
-
-def _spent(place: Place, what: str) -> float:
-    """Of the pretraining of one checkpoint, the mean over seeds."""
-    return float(np.mean([one.record["pretraining_cost"][what] for one in place.scored]))

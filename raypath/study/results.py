@@ -39,9 +39,18 @@ class Scored:
     altered: dict[str, Said]
 
     @property
-    def cost(self) -> Cost:
-        """Pretraining, tuning and fits together."""
-        return Cost(**self.record["cost"]) + Cost(**self.record["pretraining_cost"])
+    def pretraining(self) -> Cost:
+        """What all its pretrainings took: one, or one for each outer fold."""
+        return Cost(**self.record["pretraining_cost"])
+
+    @property
+    def fitting(self) -> Cost:
+        """What tuning and fits took."""
+        return Cost(**self.record["cost"])
+
+    def spent(self, what: str) -> float:
+        """A part of the cost of *one* pretraining, the mean over folds: no fold's weights have seen the tiles of another's."""
+        return getattr(self.pretraining, what) / self.record.get("num_trainings", 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +75,18 @@ class Place:
         return "recipe" if len(self.scored) >= FEWEST_CHECKPOINTS else "checkpoint"
 
     @property
-    def cost(self) -> Cost:
-        """Of all its checkpoints and fits."""
-        return sum((one.cost for one in self.scored), Cost())
+    def pretraining(self) -> Cost:
+        """Of all its checkpoints."""
+        return sum((one.pretraining for one in self.scored), Cost())
+
+    @property
+    def fitting(self) -> Cost:
+        """Of tuning and fits on all its checkpoints."""
+        return sum((one.fitting for one in self.scored), Cost())
+
+    def spent(self, what: str) -> float:
+        """A part of the cost (`tiles_seen`, `cpu_hours`, `gpu_hours`) of one pretraining, the mean over folds and seeds."""
+        return sum(one.spent(what) for one in self.scored) / len(self.scored)
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def scale_curve(results: StudyResults) -> Section | None:
     pictures, names = [], {(p.encoder, p.benchmark) for p in results.on_the_way}
     for protocol in results.protocols:
         own = [
-            (_tiles(place), place)
+            (place.spent("tiles_seen"), place)
             for place in (*results.on_the_way, *results.places)
             if (place.encoder, place.benchmark) in names
             and (place.protocol, place.fraction) == (protocol, results.full)
@@ -47,7 +47,21 @@ def scale_curve(results: StudyResults) -> Section | None:
         if own:
             picture = curve_figure(results, _lines(results, own), label="tiles seen in pretraining")
             pictures.append(("Score by tiles seen", f"{protocol}, saved checkpoints of each pretraining.", picture))
-    return Section(title="How much pretraining", pictures=tuple(pictures)) if pictures else None
+    missing = "; ".join(_missing(results))
+    words = (f"Points are missing, see what failed: {missing}.",) if missing else ()
+    return Section(title="How much pretraining", words=words, pictures=tuple(pictures)) if pictures or words else None
+
+
+def _missing(results: StudyResults) -> list[str]:
+    """How many of the checkpoints on the way are there, where some that were asked for are not."""
+    lines = []
+    for end in (place for place in results.places if place.fraction == results.full):
+        entry, name = results.config.entry(end.encoder), (end.encoder, end.benchmark, end.protocol, end.fraction)
+        own = (p for p in results.on_the_way if (p.encoder, p.benchmark, p.protocol, p.fraction) == name)
+        asked, there = entry.curve_points * entry.num_seeds, sum(len(place.scored) for place in own)
+        if there < asked:
+            lines.append(f"{end.encoder} on {end.benchmark}, {end.protocol}: {there} of {asked} checkpoints on the way")
+    return lines
 
 
 def _lines(results: StudyResults, points: Iterable[tuple[float, Place]]) -> Lines:
@@ -58,17 +72,13 @@ def _lines(results: StudyResults, points: Iterable[tuple[float, Place]]) -> Line
     return lines
 
 
-def _tiles(place: Place) -> int:
-    """Tiles that one of its pretrainings has seen, the mean over seeds."""
-    seen = [one.record["pretraining_cost"]["tiles_seen"] for one in place.scored]
-    return round(sum(seen) / len(seen))
-
-
 def equal_compute(results: StudyResults) -> Section | None:
     """The matrix at the smallest budget of all pretrainings, with verdicts of its own."""
     if results.config.budget == "none" or not any(entry.recipe for entry in results.config.encoders):
         return None
     what, places = at_budget(results)
+    if not places:
+        return Section(title="Equal compute", words=(what,))
     equal = results.with_places(places)
     found = {
         id(one.place): one
@@ -81,10 +91,10 @@ def equal_compute(results: StudyResults) -> Section | None:
         own, step, one = equal.interval(place), place.scored[0].record["step"], found.get(id(place))
         place_on_the_way = "the end" if step is None else f"step {step:,}"
         score = Range(own.estimate, own.low, own.high)
-        hours = [sum(s.record["pretraining_cost"][unit] for s in place.scored) / len(place.scored) for unit in _HOURS]
         names = (place.benchmark, place.encoder, place.protocol, f"{place.fraction:.0%}", place_on_the_way)
         word = one.word if one else "reference" if place.encoder == results.config.reference else None
-        rows.append((*names, _tiles(place), *map(three, hours), score, word))
+        hours = (three(place.spent(unit)) for unit in _HOURS)
+        rows.append((*names, round(place.spent("tiles_seen")), *hours, score, word))
     columns = (
         "benchmark",
         "encoder",
@@ -100,10 +110,15 @@ def equal_compute(results: StudyResults) -> Section | None:
         columns=(*columns, f"against {results.config.reference}"),
         rows=tuple(rows),
         missing="not compared",
-        footnotes=("Tiles and hours: of one pretraining, the mean over seeds.",),
+        footnotes=("Tiles and hours: of one pretraining, the mean over folds and seeds.",),
     )
     table, words = without_constants(table, ("protocol", "labels"))
-    return Section(title="Equal compute", words=(what, words) if words else (what,), tables=(table,))
+    lines = [what, words]
+    if searched := ", ".join(results.read("search.json", {})):
+        lines.append(
+            f"Not in the budget: the search by which settings of {searched} were selected; it stands under Cost."
+        )
+    return Section(title="Equal compute", words=tuple(filter(None, lines)), tables=(table,))
 
 
 _HOURS = ("cpu_hours", "gpu_hours")

@@ -3,10 +3,14 @@
 One decision: everything that happened is named, also where it is good news; a reader need not ask whether it was looked at.
 """
 
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from raypath.study.cost_table import cost_table
+from raypath.run_folder import RunFolder
+from raypath.study.cells import CellFolder
+from raypath.study.cost_table import cost_table, search_table
 from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.study_tables import without_constants
@@ -88,7 +92,8 @@ def _between(results: StudyResults) -> Table:
 def costs(results: StudyResults) -> Section:
     """What it took."""
     table, words = without_constants(cost_table(results), ("protocol", "labels"))
-    return Section(title="Cost", words=(words,) if words else (), tables=(table,))
+    search = search_table(results)
+    return Section(title="Cost", words=(words,) if words else (), tables=(table, search) if search else (table,))
 
 
 def failed(results: StudyResults) -> Section | None:
@@ -102,9 +107,7 @@ def failed(results: StudyResults) -> Section | None:
 
 def lineage(results: StudyResults) -> Section:
     """Everything that is needed to do it again, and to check it."""
-    command = results.folder / "command.txt"
-    rows = [("command", command.read_text(encoding="utf-8").strip() if command.exists() else None)]
-    rows += [(name, str(value)) for name, value in results.read("versions.json", {}).items()]
+    rows = [*_commands(results), *_made_with(results)]
     rows += [(f"data of {name}", facts["data_hash"]) for name, facts in results.benchmarks.items()]
     weights = {
         (p.encoder, one.record["pretraining_seed"], _weights(one.record)): None
@@ -119,6 +122,35 @@ def lineage(results: StudyResults) -> Section:
     passed = ", ".join(results.of_another_version)
     words = (f"Written by another version; settings that this one does not know: {passed}.",) if passed else ()
     return Section(title="Lineage", words=words, tables=(table,), texts=(("the study's config", study),))
+
+
+def _commands(results: StudyResults) -> list[tuple[str, str | None]]:
+    """What carries the study out again, and every command that did."""
+    lines = RunFolder(results.folder).read_lines("commands.jsonl")
+    rows = [
+        (f"command of {one['time']}", f"{_in_folder(one, 'command')} (commit {one['versions']['commit']})")
+        for one in lines
+    ]
+    return [("command to repeat", _in_folder(lines[-1], "repeat") if lines else None), *rows]
+
+
+def _in_folder(line: dict[str, Any], what: str) -> str:
+    return f"cd {shlex.quote(line['folder'])} && {line[what]}"
+
+
+def _made_with(results: StudyResults) -> list[tuple[str, str]]:
+    """Commits and versions that cells were made with, and how many with each: a study may be older than its last command."""
+    cells = (CellFolder(results.folder / "cells" / key) for key in results.read("cells.json", {}))
+    found: dict[str, Counter[str]] = {}
+    for record in (cell.record for cell in cells if cell.is_done):
+        own = record.get("versions") or {"commit": record.get("commit") or "not written down"}
+        for name, value in own.items():
+            found.setdefault(name, Counter())[value] += 1
+    return [
+        (f"{name} of {number} cell{'s' * (number > 1)}", value)
+        for name, values in found.items()
+        for value, number in values.most_common()
+    ]
 
 
 def _weights(record: dict[str, Any]) -> str:

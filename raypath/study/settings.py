@@ -5,6 +5,7 @@ One decision: a study is one value, read from a TOML file or made by a function 
 may grow (another benchmark, another encoder) and keeps every cell that is finished.
 """
 
+import json
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,10 @@ class EncoderEntry:
     num_seeds: int = 1
     """Pretrainings (or draws of random weights) with seeds of their own; 3 or more make a verdict about the recipe."""
     curve_points: int = 0
-    """Saved checkpoints on the way that are scored as well, for the figure of score against tiles seen."""
+    """Saved checkpoints on the way that are scored as well, for the figure of score against tiles seen.
+
+    They are kept while it is pretrained: where the curve is asked for later, it is pretrained once more.
+    """
     leave_out: bool = False
     """Whether its pool is that of the study without the left-out set of the benchmark it is scored on."""
     transductive: bool = False
@@ -182,14 +186,16 @@ def _check_alteration(text: str) -> None:
 
 
 def read_study(path: Path) -> StudyConfig:
-    """A study from a TOML file; relative places in it are relative to where the command is run.
+    """A study from a TOML file, or from the `study.json` of one that was carried out.
 
-    Raises BadInput for a file that is no TOML, and for keys and values that are none, all at once.
+    Relative places in it are relative to where the command is run. Raises BadInput for a file that is neither, and for keys and
+    values that are none, all at once.
     """
+    read, kind = (json.loads, "JSON") if path.suffix == ".json" else (tomllib.loads, "TOML")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"{path}: expected a study as a TOML file ({error})") from None
+        values = dict(read(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise BadInput(f"{path}: expected a study as a {kind} file ({error})") from None
     try:
         return from_dict(StudyConfig, {"name": path.stem} | values)
     except BadInput as error:

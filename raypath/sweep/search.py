@@ -53,6 +53,8 @@ class Winner:
     folder: Path
     num_trials: int
     num_failed: int
+    hours: float
+    """Of all trials, added up, as Tune has kept them; those before a crash too."""
 
     def predict(self, config: TransferConfig, samples: Parts, device: torch.device) -> Said:
         """What the winner's weights say of samples; `config` is the one that was swept."""
@@ -139,6 +141,7 @@ def _winner(results: tune.ResultGrid, folder: Path, kind: type) -> Winner:
         folder=place,
         num_trials=len(results),
         num_failed=len(failed),
+        hours=sum((result.metrics or {}).get("time_total_s", 0.0) for result in results) / 3600,
     )
 
 

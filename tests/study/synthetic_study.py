@@ -107,8 +107,7 @@ def write_study(folder: Path, config: StudyConfig = CONFIG, sets: Sequence[Set] 
     write_json(folder / "cells.json", asked_of(cells))
     write_json(folder / "failures.json", failures)
     write_json(folder / "openings.json", openings(config, sets))
-    write_json(folder / "versions.json", {"torch": "2.x", "python": "3.11"})
-    (folder / "command.txt").write_text("python experiments/study.py synthetic.toml\n")
+    write_commands(folder)
     return folder
 
 
@@ -176,8 +175,19 @@ def write_cell(folder: Path, cell: Cell, one: Set) -> None:
             "contamination": contamination,
             "config": to_dict(cell.config),
             "config_hash": config_hash(cell.config),
+            "versions": {"commit": "c1" if point.encoder == "colour" else "c2", "torch": "2.x"},
         }
     )
+
+
+def write_commands(folder: Path) -> None:
+    """Two commands, of two commits."""
+    for number in (1, 2):
+        line = {"time": f"2026-11-2{number}T10:00:00+00:00", "folder": "/home/me", "versions": {"commit": f"c{number}"}}
+        command = "RAYPATH_RUNS=/runs python experiments/study.py"
+        line |= {"command": f"{command} my.toml", "repeat": f"{command} /runs/studies/synthetic/study.json"}
+        with (folder / "commands.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def facts(one: Set, config: StudyConfig) -> dict:

@@ -8,6 +8,7 @@ import pytest
 from raypath.study.comparisons import at_budget, comparisons, difference, size_of_family, summary
 from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import load_results
+from raypath.study.sections_curves import equal_compute, scale_curve
 from raypath.study.statistics import paired_difference
 from tests.study.synthetic_study import CONFIG, SETS, write_study
 
@@ -136,3 +137,42 @@ def test_equal_compute_by_hours_and_what_has_no_checkpoint_is_named(results):
     assert "within 2 CPU hours" in words
     assert words.endswith("No checkpoint as early was kept of other (100% of labels), other (25% of labels).")
     assert "other" not in {place.encoder for place in places}
+
+
+def with_cost(place, num_trainings=1, **cost):
+    """The place, with other costs of its pretrainings."""
+    record = place.scored[0].record
+    own = record | {"num_trainings": num_trainings, "pretraining_cost": record["pretraining_cost"] | cost}
+    return replace(place, scored=tuple(replace(one, record=own) for one in place.scored))
+
+
+def test_weights_for_each_fold_have_the_budget_of_one_of_them(results):
+    """Five folds of 2,000 tiles each: every fit's encoder has seen 2,000."""
+
+    def by_fold(place):
+        tiles = 5 * place.spent("tiles_seen")
+        is_ours = place.encoder == "ours" and place.benchmark == "gains"
+        return with_cost(place, tiles_seen=tiles, num_trainings=5) if is_ours else place
+
+    folds = results.with_places(map(by_fold, results.places))
+    folds = replace(folds, on_the_way=tuple(map(by_fold, results.on_the_way)))
+    words, places = at_budget(folds)
+    assert words == at_budget(results)[0]
+    assert steps(places, "ours") == {None}
+    figure, known = (scale_curve(one).pictures[0][2] for one in (folds, results))
+    lines, wanted = ([[list(line.get_xdata()) for line in axes.lines] for axes in one.axes] for one in (figure, known))
+    assert lines == wanted
+
+
+def test_hours_of_processors_and_of_gpus_are_not_held_equal(results):
+    def on_gpus(*names):
+        places = (with_cost(p, gpu_hours=p.spent("cpu_hours") / 4 * (p.encoder in names)) for p in results.places)
+        return replace(results.with_places(places), config=replace(CONFIG, budget="hours"), on_the_way=())
+
+    words, places = at_budget(on_gpus("ours"))
+    assert words == ('Hours cannot be held equal: ours had GPUs in pretraining, other had none; budget = "tiles" can.')
+    assert places == []
+    section = equal_compute(on_gpus("ours"))
+    assert (section.words, section.tables) == ((words,), ())
+    assert "within 0.5 GPU hours" in at_budget(on_gpus("ours", "other"))[0]
+    assert "within 2 CPU hours" in at_budget(on_gpus())[0]

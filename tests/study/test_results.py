@@ -44,11 +44,23 @@ def test_a_place_has_all_checkpoints_and_fits_and_what_it_cost(written):
     for seed, own in enumerate(place.said):
         for fit, said in enumerate(own):
             np.testing.assert_array_equal(said.probability, SETS[0].said("ours", seed, None, 1.0, fit + 1).probability)
-    assert place.cost == Cost(
-        tiles_seen=3 * (COST.tiles_seen + 2_000), cpu_hours=3 * (COST.cpu_hours + 2.0), num_trials=3 * COST.num_trials
+    assert place.pretraining == Cost(tiles_seen=3 * 2_000, cpu_hours=3 * 2.0)
+    assert place.fitting == Cost(
+        tiles_seen=3 * COST.tiles_seen, cpu_hours=3 * COST.cpu_hours, num_trials=3 * COST.num_trials
     )
+    assert (place.spent("tiles_seen"), place.spent("cpu_hours")) == (2_000, 2.0)
     assert sorted(place.scored[0].altered) == ["blur=1", "blur=2", "grey", "hed=0.05"]
     assert results.place("ours", "glands", "probe").scored[0].nulls == ()
+
+
+def test_of_weights_for_each_fold_one_pretraining_is_what_was_spent(written):
+    place = load_results(written).place("ours", "gains", "probe")
+    own = place.scored[0]
+    tenfold = own.record["pretraining_cost"] | {"tiles_seen": 20_000}
+    by_fold = replace(own, record=own.record | {"pretraining_cost": tenfold, "num_trainings": 10})
+    place = replace(place, scored=(by_fold, *place.scored[1:]))
+    assert place.spent("tiles_seen") == 2_000
+    assert place.pretraining.tiles_seen == 24_000
 
 
 def test_the_population_is_the_recipe_from_three_seeds_on(written):

@@ -99,6 +99,14 @@ def test_a_file_that_is_no_toml_is_one_line(tmp_path, text):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_a_file_that_is_no_json_object_is_one_line(tmp_path, text):
+    place = tmp_path / "study.json"
+    place.write_text(text)
+    with pytest.raises(BadInput, match=r"study\.json: expected a study as a JSON file"):
+        read_study(place)
+
+
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(BadInput, match=r"none\.toml: expected a study"):
         read_study(tmp_path / "none.toml")

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -21,12 +22,12 @@ from raypath.study.comparisons import comparisons
 from raypath.study.ranks import rank_test
 from raypath.study.results import load_results
 from raypath.study.robustness import AS_IS, curves
-from raypath.study.sections_curves import robustness
+from raypath.study.sections_curves import equal_compute, robustness, scale_curve
 from raypath.study.sections_scores import ranks
-from raypath.study.sections_trust import leakage
+from raypath.study.sections_trust import costs, leakage, lineage
 from raypath.study.study_figures import colour_of
 from raypath.study.study_report import write_report
-from raypath.study.study_tables import absent, altered_table, matrix_table, without_constants
+from raypath.study.study_tables import absent, altered_table, matrix_table, three, without_constants
 from raypath.study.tables import Range, Table
 from tests.study.synthetic_study import CONFIG, SETS, rank_study, rewrite, write_study
 
@@ -293,6 +294,60 @@ def test_ranks_are_tested_from_ten_benchmarks_on(tmp_path):
     assert "here are 9 and 3." in text
     assert "Left out, not scored for every encoder: set 00." in text
     assert "not scored" in text
+
+
+def test_the_search_of_a_grid_is_billed_and_said_to_be_outside_the_budget(folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "study")
+    assert len(costs(load_results(place)).tables) == 1
+    took = {
+        "pretraining": {"tiles_seen": 240_000, "cpu_hours": 36.0},
+        "scoring": {"tiles_seen": 9_000, "gpu_hours": 1.5},
+    }
+    write_json(place / "search.json", {"ours": {"num_combinations": 24, "num_trainings": 120} | took})
+    results = load_results(place)
+    (row,) = costs(results).tables[1].rows
+    assert row == ("ours", 24, 120, 240_000, *map(three, (36.0, 0.0)), 9_000, *map(three, (0.0, 1.5)))
+    assert "Not in the budget: the search by which settings of ours were selected; it stands under Cost." in (
+        equal_compute(results).words
+    )
+
+
+def test_lineage_has_every_command_and_the_commits_of_the_cells(results):
+    rows = dict(lineage(results).tables[0].rows)
+    command = "cd /home/me && RAYPATH_RUNS=/runs python experiments/study.py"
+    assert rows["command to repeat"] == f"{command} /runs/studies/synthetic/study.json"
+    assert rows["command of 2026-11-21T10:00:00+00:00"] == f"{command} my.toml (commit c1)"
+    assert rows["command of 2026-11-22T10:00:00+00:00"] == f"{command} my.toml (commit c2)"
+    num_colour = len(SETS) * 2  # two shares of labels
+    num_done = len(json.loads((results.folder / "cells.json").read_text())) - 1  # one has failed
+    assert rows[f"commit of {num_colour} cells"] == "c1"
+    assert rows[f"commit of {num_done - num_colour} cells"] == "c2"
+    assert rows[f"torch of {num_done} cells"] == "2.x"
+
+
+def test_a_cell_that_knows_its_commit_alone_or_not_even_that_says_so(folder, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "study")
+    (place / "commands.jsonl").unlink()
+    first, second, *_ = (p for p in sorted(place.glob("cells/*/cell.json")) if '"done"' in p.read_text())
+    for cell, known in ((first, {"commit": "c0"}), (second, {})):
+        write_json(cell, json.loads(cell.read_text()) | known | {"versions": None})
+    rows = lineage(load_results(place)).tables[0].rows
+    assert dict(rows)["command to repeat"] is None
+    assert {value for name, value in rows if name == "commit of 1 cell"} == {"c0", "not written down"}
+
+
+def test_a_curve_that_lacks_points_says_how_many(results):
+    assert scale_curve(results).words == ()
+    without = replace(results, on_the_way=results.on_the_way[1:])
+    first = results.on_the_way[0]
+    (words,) = scale_curve(without).words
+    asked = {"ours": 3, "other": 2}[first.encoder]
+    there = asked - len(first.scored)
+    assert words == (
+        f"Points are missing, see what failed: {first.encoder} on {first.benchmark}, probe: {there} of {asked} checkpoints on"
+        " the way."
+    )
+    assert scale_curve(replace(results, on_the_way=())).pictures == ()
 
 
 def test_robustness_is_of_the_first_fit_of_each_encoder(results):

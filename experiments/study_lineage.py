@@ -1,0 +1,45 @@
+"""What a study was made with: every command that carried it out, and the versions behind it.
+
+    STUDY/commands.jsonl     time, folder, command, how to repeat it, versions; a line for each start
+
+One decision: nothing is overwritten. A study is carried out by several commands, maybe of several commits, so each cell has the
+versions that it was made with (`cell.json`), and the commands stand one below the other. What repeats a study is its config as it
+was resolved, `STUDY/study.json`, and not a file that somebody may have changed since.
+"""
+
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from raypath.run_folder import RunFolder, runs_root
+from raypath.tracking import git_tags
+
+COMMANDS = "commands.jsonl"
+_PACKAGES = ("raypath", "torch", "timm", "ray", "mlflow", "scikit-learn", "numpy")
+
+
+def versions_here() -> dict[str, str]:
+    """Of the code ("with changes": files differ from the commit), of packages and of Python."""
+    tags = git_tags(Path(__file__).parent)
+    commit = tags.get("mlflow.source.git.commit", "not under git")
+    changes = ", with changes" if tags.get("raypath.git_is_dirty") == "true" else ""
+    packages = {name: version(name) for name in _PACKAGES}
+    return {"commit": f"{commit}{changes}", **packages, "python": platform.python_version()}
+
+
+def record_command(folder: Path) -> None:
+    """Write down the command that carries a study out from now on."""
+    place = f"RAYPATH_RUNS={shlex.quote(str(runs_root()))}"
+    script, *words = sys.argv
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "folder": os.getcwd(),
+        "command": f"{place} {shlex.join(['python', script, *words])}",
+        "repeat": f"{place} {shlex.join(['python', script, str(folder.absolute() / 'study.json')])}",
+        "versions": versions_here(),
+    }
+    RunFolder(folder).append(COMMANDS, line)
