@@ -131,7 +131,7 @@ class StudyConfig:
     num_nulls: int = 3
     """Fits on shuffled labels beside every cell, shuffled anew for each (one where weights are trained); 0: none."""
     has_robustness: bool = False
-    """Whether curves under stain, blur, JPEG and um per px are made: on all labels, by the first protocol that suits a benchmark."""
+    """Whether curves under stain, blur, JPEG and um per px are made, on all labels, by the first protocol that suits a set."""
     budget: Literal["none", "tiles", "hours"] = "none"
     """Equal compute: the checkpoints are those at the fewest tiles (or hours) that all pretrained encoders have seen."""
     waive: tuple[str, ...] = ()
