@@ -19,6 +19,7 @@ from transfer_words import asked_for
 from raypath.benchmarks import Benchmark
 from raypath.config import canonical_json
 from raypath.data.csv_files import csv_table
+from raypath.data.pool_spec import parse_pool
 from raypath.errors import BadInput
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, evaluated
 from raypath.study.barcodes import find_barcode
@@ -47,6 +48,11 @@ class Loaded:
         if not self.leaves_site_out:
             return self.benchmark.data_hash
         return hashlib.sha256(canonical_json([self.benchmark.data_hash, self.site_of]).encode()).hexdigest()
+
+    @property
+    def task(self) -> str:
+        """What it is called as a task of a pool; empty: it is none."""
+        return parse_pool(self.pool)[0].name if self.pool else ""
 
     @property
     def is_nested(self) -> bool:
