@@ -80,7 +80,8 @@ class BenchmarkEntry:
     settings: tuple[str, ...] = ()
     """`key=value` of the benchmark's settings, e.g. 'drop_classes=["basophil"]'."""
     sites: str = ""
-    """A CSV file with the columns `name` (of a sample, a patient or a slide) and `site`; empty: barcodes of TCGA, if any."""
+    """A CSV file with the columns `name` (of a sample, a patient or a slide), `site`, and any others (scanner ...): of each is
+    asked whether features tell it. Empty: barcodes of TCGA, if any."""
     leave_site_out: bool = False
     """Whether each site is the test once, instead of folds of patients."""
     pool: str = ""

@@ -134,7 +134,7 @@ def test_the_table_has_the_papers_lines_and_its_gaps(results):
         np.mean([by_hand("ImageNet", "mormont_svm", 40, fold) for fold in (1, 2, 3, 4, 5)])
     )
     assert table.rows[0][5].notes == table.rows[1][5].notes == ("of 3 of the 5 folds alone",)
-    assert "--" in table.html()
+    assert "not known" in table.html()
 
 
 def test_a_studys_files_hold_them_apart_from_other_sets(results):
