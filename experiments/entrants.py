@@ -13,13 +13,13 @@ from scoring import transfer_tags
 
 from raypath.benchmarks import Benchmark
 from raypath.errors import BadInput
-from raypath.protocols import FinetuneSettings, ProbeSettings, SegmentSettings, open_encoder
+from raypath.protocols import FinetuneSettings, HeadSettings, ProbeSettings, SegmentSettings, open_encoder
 from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, encoder_id, input_px, weights_id
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, check_protocol
 
-# what is done with an encoder that has no weights, where others are trained
-BASELINES = {FinetuneSettings: ProbeSettings(), SegmentSettings: PixelColourSettings()}
+# what is done with an encoder that has no weights, where others are trained or bring a head
+BASELINES = {FinetuneSettings: ProbeSettings(), HeadSettings: ProbeSettings(), SegmentSettings: PixelColourSettings()}
 
 
 @dataclass(frozen=True)

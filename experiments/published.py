@@ -1,16 +1,18 @@
 """The tables and figures of both papers, from their published numbers and, by the same code, from runs of ours.
 
     python experiments/published.py golden=DIR out=DIR
-    python experiments/published.py golden=DIR out=DIR results=OURS.csv trials=GRID.csv pool=SPEC
+    python experiments/published.py golden=DIR out=DIR results=OURS.csv,JOINT.csv breakhis=OURS.csv trials=GRID.csv pool=SPEC
 
-`golden`: the folder with mtask_results.csv, breakhis.csv and mtask_pool.csv. `results` and `trials`: our scores
-(`raypath.study.published.results` names the columns); `pool`: a pool as multi-task pretraining takes it. Their files begin with
-`ours_`. Tables are written as CSV and LaTeX, figures as PNG and SVG, one line each; what is not known is drawn as not known.
+`golden`: the folder with mtask_results.csv, breakhis.csv and mtask_pool.csv. `results`, `breakhis` and `trials`: our scores, as
+studies leave them in paper-results.csv and so on, with a comma between several files (`raypath.study.published.results` names the
+columns); `pool`: a pool as multi-task pretraining takes it. Their files begin with `ours_`. Tables are written as CSV and LaTeX,
+figures as PNG and SVG, one line each; what is not known is drawn as not known.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import launch
 import matplotlib
@@ -23,6 +25,7 @@ from recipes.mormont2020 import NETWORKS, RATES, TAUS
 from raypath.data.pool import load_pool
 from raypath.errors import BadInput
 from raypath.study.leave_out import PAPER_EVALUATED
+from raypath.study.published.breakhis import breakhis_lines
 from raypath.study.published.golden import MAGNIFICATIONS, read_breakhis, read_mtask_results, read_pool
 from raypath.study.published.grid_search import rates_figure, tau_figure
 from raypath.study.published.kawai2023 import grid_figure, grid_table
@@ -34,7 +37,7 @@ from raypath.study.published.transfer_tables import breakhis_table, network_tabl
 from raypath.study.tables import Table
 from raypath.study.two_sigma import two_sigma
 
-SETTINGS = ("golden", "out", "results", "trials", "pool")
+SETTINGS = ("golden", "out", "results", "breakhis", "trials", "pool")
 RATE = "1e-4"  # of the bars by tau and warm-up (RECIPES 2.5)
 LATER = {("DeepLabv3", "segpanda200 mIoU"): 69.61}  # README of PatchTCGA, 2024-11 (RECIPES 1.5)
 Made = Iterator[tuple[str, Table | Figure]]
@@ -52,10 +55,14 @@ def published(arguments: list[str], *, rule: Rule | None = None) -> None:
     pool = pool_table(read_pool(golden / "mtask_pool.csv"), "The pool of 22 tasks")
     _write(out, "mormont2020", [("breakhis", breakhis), ("pool", pool)])
     if "results" in settings:
-        ours = read_results(Path(settings["results"]))
+        ours = _read(settings["results"], read_results)
         _write(out, "ours", transfer(ours, tasks_of(ours), rule))
+    if "breakhis" in settings:
+        rates = _read(settings["breakhis"], read_results)
+        table = breakhis_table(rates, magnifications=MAGNIFICATIONS, lines=breakhis_lines(NETWORKS))
+        _write(out, "ours", [("breakhis", table)])
     if "trials" in settings:
-        trials = read_trials(Path(settings["trials"]))
+        trials = _read(settings["trials"], read_trials)
         _write(out, "ours", grid_search(trials, tuple(dict.fromkeys(trial.task for trial in trials))))
     if "pool" in settings:
         train = load_pool(settings["pool"], ("train",))
@@ -99,6 +106,11 @@ def _settings(arguments: list[str]) -> dict[str, str]:
         found = f"{', '.join(unknown)}: not understood; " if unknown else ""
         raise BadInput(f"{found}expected golden=DIR out=DIR and, if wanted, {'=, '.join(SETTINGS[2:])}=")
     return settings
+
+
+def _read(places: str, read: Callable[[Path], list[Any]]) -> list[Any]:
+    """The rows of several files."""
+    return [row for place in places.split(",") for row in read(Path(place.strip()))]
 
 
 def _write(out: Path, prefix: str, made: Sequence[tuple[str, Table | Figure]] | Made) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import pyarrow as pa
 from copies import look_for_copies
 from nested import outer_folds
 from recipes.transfers import TRANSFERS
@@ -18,13 +19,18 @@ from transfer_words import asked_for
 
 from raypath.benchmarks import Benchmark
 from raypath.config import canonical_json
-from raypath.data.csv_files import csv_table
+from raypath.data.csv_files import csv_lines, csv_table
+from raypath.data.pool_spec import parse_pool
 from raypath.errors import BadInput
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, evaluated
 from raypath.study.barcodes import find_barcode
+from raypath.study.confounder_probe import PATIENT
 from raypath.study.contamination_rules import SeenTile
 from raypath.study.settings import StudyConfig
 from raypath.study.site_folds import leave_site_out
+
+SITE = "site"
+_NAMES = ("sample", "patient", "slide")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +44,24 @@ class Loaded:
     together: tuple[tuple[str, str], ...] = ()
     found: dict[str, str] = field(default_factory=dict)
     """Tags of what was found."""
-    site_of: dict[str, str] = field(default_factory=dict)
-    """The site of a sample, patient or slide, where a file says it."""
+    groups: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What a file says of samples, patients or slides: column (site, scanner ...) -> name -> value."""
     leaves_site_out: bool = False
     by_features: tuple[tuple[str, str], ...] = ()
     """Those of `together` that the features of an encoder of this study have found."""
     seen_tiles: tuple[SeenTile, ...] = ()
     """Samples that tiles of slides show on which the study pretrains."""
+
+    @property
+    def site_of(self) -> dict[str, str]:
+        """The site of a sample, patient or slide."""
+        return self.groups.get(SITE, {})
+
+    def values_of(self, column: str, rows: pa.Table) -> list[str | None]:
+        """What is said of every row in a column of `groups`; None where nobody knows."""
+        known = self.groups.get(column, {})
+        names = zip(*(rows[name].to_pylist() for name in _NAMES), strict=True)
+        return [next((known[name] for name in own if name in known), None) for own in names]
 
     @property
     def folds_hash(self) -> str:
@@ -54,6 +71,11 @@ class Loaded:
         site_of = self.site_of if self.leaves_site_out else {}
         made_of = [self.benchmark.data_hash, site_of, *([self.by_features] if self.by_features else [])]
         return hashlib.sha256(canonical_json(made_of).encode()).hexdigest()
+
+    @property
+    def task(self) -> str:
+        """What it is called as a task of a pool; empty: it is none."""
+        return parse_pool(self.pool)[0].name if self.pool else ""
 
     @property
     def is_nested(self) -> bool:
@@ -121,23 +143,32 @@ def _load(config: StudyConfig, number: int) -> Loaded:
         transfers = {protocol: replace(own, evaluation="nested", num_repeats=1) for protocol, own in transfers.items()}
     first = next(iter(transfers.values()))
     looked = look_for_copies(first, benchmark)
-    site_of = sites_in(entry.sites, looked.benchmark)
+    groups = groups_in(entry.sites, looked.benchmark)
     one = Loaded(
-        name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, site_of, entry.leave_site_out
+        name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, groups, entry.leave_site_out
     )
     one.folds  # noqa: B018 - can it be divided so? before anything is trained
     return one
 
 
-def sites_in(place: str, benchmark: Benchmark) -> dict[str, str]:
-    """The sites that a file names, else those of TCGA barcodes; raises BadInput for a file that is none."""
-    if place:
-        lines = csv_table(Path(place), ("name", "site"))
-        return {cells["name"]: cells["site"] for _, cells in lines if cells["site"]}
-    table = benchmark.table
-    names = {name for column in ("sample", "patient", "slide") for name in table[column].to_pylist() if name}
-    found = {name: find_barcode(name) for name in names}
-    return {name: code.site for name, code in sorted(found.items()) if code}
+def groups_in(place: str, benchmark: Benchmark) -> dict[str, dict[str, str]]:
+    """Column -> name -> value of a file with a column `name`, else the sites of TCGA barcodes; empty cells are not known.
+
+    Raises BadInput for a file that is none, and for a column that is called `patient`: those are the benchmark's own.
+    """
+    if not place:
+        names = {name for column in _NAMES for name in benchmark.table[column].to_pylist() if name}
+        found = {name: find_barcode(name) for name in names}
+        return {SITE: {name: code.site for name, code in sorted(found.items()) if code}}
+    header = [cell.lower() for cell in (csv_lines(Path(place)) or [(1, [])])[0][1]]
+    columns = [cell for cell in header if cell and cell != "name"]
+    if not columns or PATIENT in columns or len(set(columns)) < len(columns):
+        raise BadInput(
+            f"{place}: line 1: {', '.join(header)}; expected name and, each once, {SITE} or what else is to be asked, not"
+            f" {PATIENT}, which the benchmark knows"
+        )
+    lines = csv_table(Path(place), ("name", *columns))
+    return {column: {cells["name"]: cells[column] for _, cells in lines if cells[column]} for column in columns}
 
 
 def settings_for(protocol: str, transfer: Sequence[str]) -> list[str]:

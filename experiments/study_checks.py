@@ -5,14 +5,19 @@ of the folds of a benchmark the first stands for all.
 """
 
 from dataclasses import replace
+from itertools import product
 
 from pretrain import has_data
 from study_benchmarks import Loaded
 from study_plan import Point, grid_of, points_of, stages_of
 from study_weights import Weights
 
-from raypath.protocols.encoders import RANDOM, RANDOM_BN, weights_id
+from raypath.data.pool_spec import parse_pool
+from raypath.errors import BadInput
+from raypath.protocols import HeadSettings
+from raypath.protocols.encoders import RANDOM, RANDOM_BN, WITHOUT_WEIGHTS, weights_id
 from raypath.protocols.monitor import check_monitor
+from raypath.protocols.own_head import own_head
 from raypath.study.settings import StudyConfig
 from raypath.training.settings import check_settings
 
@@ -25,6 +30,34 @@ def check_encoders(config: StudyConfig, benchmarks: list[Loaded], weights: Weigh
             _check_pretraining(config, benchmarks, point)
         elif (source := weights.source_of(point)).partition(":")[0] not in (RANDOM, RANDOM_BN):
             weights_id(source, seed=point.seed)
+    check_heads(config, benchmarks, weights)
+
+
+def check_heads(config: StudyConfig, benchmarks: list[Loaded], weights: Weights) -> None:
+    """Raises BadInput where an encoder is to be scored by its own head of a benchmark and has none."""
+    points = points_of(config, benchmarks, {})
+    for one in benchmarks:
+        names = [name for name, transfer in one.transfers.items() if isinstance(transfer.protocol, HeadSettings)]
+        for point, name in product(points[one.name], names):
+            own = point.entry.protocols
+            if point.entry.source not in WITHOUT_WEIGHTS and (not own or name in own):
+                _check_head(config, one, point, weights)
+
+
+def _check_head(config: StudyConfig, one: Loaded, point: Point, weights: Weights) -> None:
+    entry, where = point.entry, f"{point.entry.name} by its own head on {one.name}"
+    if not one.task or one.is_nested:
+        raise BadInput(
+            f"{where}: a head was trained on one train split of a task: set the benchmark's pool=PLACE, and evaluation=given"
+        )
+    if entry.source:
+        own_head(weights.source_of(point), one.task, one.benchmark.classes)
+        return
+    last = None if entry.leave_out else stages_of(config, point, [one])[-1]
+    tasks = [task.name for task in parse_pool(last.pool)] if last and last.objective.kind == "multitask" else []
+    if one.task not in tasks:
+        found = ", ".join(tasks) or "none"
+        raise BadInput(f"{where}: {one.task} is no task that it is trained on ({found}); set its protocols=")
 
 
 def _check_pretraining(config: StudyConfig, benchmarks: list[Loaded], point: Point) -> None:

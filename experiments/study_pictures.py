@@ -1,7 +1,7 @@
 """Pictures of a study that need the images: what was seen worst, what two encoders disagree about, what looks alike, a map.
 
     pictures/BENCHMARK-worst.jpg  -disagreements.jpg  -neighbours.jpg     sheets of thumbnails, listed in pictures.json
-    maps.json     positions by t-SNE, with class and group
+    maps.json     positions by t-SNE, with class, site and patient
 
 One decision: for each benchmark one encoder is looked at, the best one that has weights of its own and is not the reference; sheets
 of all of them would be looked at by nobody. Everything is kept in the study's folder, for a report on another machine.
@@ -18,7 +18,7 @@ from launch import say
 from PIL import Image
 from scoring import features_root
 from sklearn.manifold import TSNE
-from study_benchmarks import Loaded
+from study_benchmarks import SITE, Loaded
 
 from raypath.benchmarks import Predictions
 from raypath.benchmarks.benchmark import groups_of
@@ -152,7 +152,7 @@ def features_of(one: Loaded, place: Place, most: int = NUM_MAPPED) -> tuple[pa.T
 
 
 def map_of(results: StudyResults, one: Loaded, place: Place) -> list[dict[str, Any]]:
-    """Positions of samples by t-SNE of their features, with class and patient; for looking, not for concluding."""
+    """Positions of samples by t-SNE of their features, with class, site and patient; for looking, not for concluding."""
     if one.benchmark.kind != "classification":
         return []
     rows, values = features_of(one, place)
@@ -166,6 +166,7 @@ def map_of(results: StudyResults, one: Loaded, place: Place) -> list[dict[str, A
             "encoder": place.encoder,
             "points": np.round(points, 3).tolist(),
             "label": [one.benchmark.classes[label] for label in rows["label"].to_pylist()],
+            "site": one.values_of(SITE, rows),
             "group": rows["patient"].to_pylist(),
         }
     ]

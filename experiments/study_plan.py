@@ -21,7 +21,7 @@ from study_slides import is_touched, without_test_slides
 
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
-from raypath.protocols import KnnSettings, ProbeSettings, SvmSettings, open_encoder
+from raypath.protocols import HeadSettings, KnnSettings, ProbeSettings, SvmSettings, open_encoder
 from raypath.protocols.encoders import FILE, IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.trained import TRAINED
@@ -32,7 +32,7 @@ from raypath.study.robustness import SHIFTS
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.settings import PretrainConfig
 
-_WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, PixelColourSettings)
+_WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, HeadSettings, PixelColourSettings)
 
 
 Combination = tuple[tuple[str, object], ...]
@@ -179,9 +179,13 @@ def cells_of(
         if entry.protocols and protocol not in entry.protocols:
             continue
         base = one.transfers[protocol]
+        if isinstance(base.protocol, HeadSettings) and fraction < 1:
+            continue  # a head was trained on all labels
         own = BASELINES.get(type(base.protocol), base.protocol) if entry.source in WITHOUT_WEIGHTS else base.protocol
         if isinstance(own, SvmSettings) and fraction < 1:
             own = replace(own, is_refitted=False)
+        if isinstance(own, HeadSettings):
+            own = replace(own, task=one.task)
         transfer = replace(
             base,
             encoder=checkpoint.source,
@@ -197,6 +201,7 @@ def cells_of(
         num = 1 if is_fixed else config.num_seeds
         is_dense = one.benchmark.kind == "segmentation"
         num_nulls = min(config.num_nulls, 1) if isinstance(own, TRAINED) else config.num_nulls
+        num_nulls = 0 if isinstance(own, HeadSettings) else num_nulls  # no label is looked at, so none can be shuffled
         is_end = checkpoint.step is None  # on the way the score is all that is asked for
         is_first = protocol == next(iter(one.transfers))  # of those that suit the benchmark
         altered = alterations_of(config, entry, fraction, is_first=is_first, is_dense=is_dense) if is_end else ()

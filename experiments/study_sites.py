@@ -1,10 +1,10 @@
-"""Sites of a benchmark's samples: from a file, or from TCGA barcodes; folds that leave a site out, and what features tell of sites.
+"""What features tell of sites, scanners and patients: a card for each encoder, benchmark and question.
 
-    sites = "sites.csv"        columns `name` (a sample, a patient or a slide) and `site` (or scanner)
+    sites = "sites.csv"        columns `name` (of a sample, a patient or a slide), `site`, and any others: scanner, batch ...
     leave_site_out = true      every site is the test once, instead of folds of patients
 
-One decision: nothing is guessed. Without a file the only sites are those that barcodes of TCGA name; a sample without one is left
-out of the confounder card, and counted there.
+One decision: nothing is guessed. Every column of the file is a question of its own; without a file the only sites are those that
+barcodes of TCGA name. A sample of which nobody knows is left out of the card, and counted there.
 """
 
 import dataclasses
@@ -18,14 +18,13 @@ from study_pictures import features_of, has_weights
 
 from raypath.errors import RaypathError
 from raypath.study.cells import write_json
+from raypath.study.confounder_probe import PATIENT
 from raypath.study.confounders import Confounder, confounder
 from raypath.study.results import StudyResults, load_results
 
-_NAMES = ("sample", "patient", "slide")
-
 
 def record_confounders(folder: Path, benchmarks: Sequence[Loaded]) -> None:
-    """What a probe reads of site and patient, for the first checkpoint of every encoder; what cannot be asked is written too."""
+    """What a probe reads of site, scanner and patient by the first checkpoint of each encoder, or why it cannot be asked."""
     results, cards = load_results(folder), []
     for one in benchmarks:
         if one.benchmark.kind != "classification":
@@ -52,21 +51,13 @@ def cards_of(one: Loaded, place) -> list[dict[str, Any]]:
     """The confounders of one encoder on one benchmark."""
     rows, values = features_of(one, place)
     patients, labels = rows["patient"].to_pylist(), rows["label"].to_numpy()
-    asked: list[tuple[str, list[str | None]]] = []
-    sites = known_sites(one, rows)
-    if any(sites):
-        asked.append(("site", sites))
+    asked = [(column, one.values_of(column, rows)) for column in one.groups]
+    asked = [(name, group) for name, group in asked if any(group)]
     if one.benchmark.has_patients:
-        asked.append(("patient", patients))
+        asked.append((PATIENT, patients))
     return [
         _card(one.name, place.encoder, confounder(values, group, labels, patients, name=name)) for name, group in asked
     ]
-
-
-def known_sites(one: Loaded, rows) -> list[str | None]:
-    """The site of every row; None where nobody knows."""
-    columns = zip(*(rows[name].to_pylist() for name in _NAMES), strict=True)
-    return [next((one.site_of[name] for name in names if name in one.site_of), None) for names in columns]
 
 
 def _card(benchmark: str, encoder: str, found: Confounder) -> dict[str, Any]:

@@ -92,4 +92,3 @@ def test_the_studies_of_the_second_paper_have_its_numbers():
         assert multitask.num_seeds == 5
         num_combinations += math.prod(map(len, study.leave_out.grid.values()))
     assert num_combinations == 48
-    assert len(STUDIES["mormont_released"]().benchmarks) == 20  # 4 magnifications x 5 folds

@@ -22,6 +22,8 @@ from raypath.training.settings import PretrainConfig, WorkerSettings
 NETWORKS = {"resnet50": "resnet50", "densenet121": "densenet121"}
 RATES = ("1e-3", "1e-4", "1e-5", "1e-6")
 TAUS = (1, 5, 10)
+RELEASED = {"resnet50": ("1e-3", 1), "densenet121": ("1e-4", 5)}
+"""Rate and tau of the released models; both with warm-up (RECIPES 2.4)."""
 
 # (network, task): mean over 5 seeds of frozen features with an SVM, and of fine-tuning; accuracy or AUROC in percent
 PUBLISHED = {
@@ -84,15 +86,14 @@ GRID = {name_of(*combination): _recipe(*combination) for combination in product(
 
 def mormont_released_densenet121() -> PretrainConfig:
     """Released DenseNet-121 (1e-4, heads x 5, warm-up), trained on all splits of the pool: BreakHis FE 84.7 to 87.2 (paper 2)."""
-    return _released("densenet121", "1e-4", 5)
+    return _released("densenet121")
 
 
 def mormont_released_resnet50() -> PretrainConfig:
     """Released ResNet-50 (1e-3, heads x 1, warm-up), trained on all splits of the pool: BreakHis FE 84.0 to 89.2 (paper 2)."""
-    return _released("resnet50", "1e-3", 1)
+    return _released("resnet50")
 
 
-def _released(network: str, rate: str, tau: int) -> PretrainConfig:
-    return replace(
-        mormont(network, rate, tau, True), name=f"mormont_released_{network}", splits=("train", "val", "test")
-    )
+def _released(network: str) -> PretrainConfig:
+    config = mormont(network, *RELEASED[network], True)
+    return replace(config, name=f"mormont_released_{network}", splits=("train", "val", "test"))

@@ -6,11 +6,10 @@
 One decision: a named study holds what does not depend on anybody's disk; places are given on the command line.
 """
 
-from dataclasses import replace
 from itertools import product
 
 from raypath.study.settings import BenchmarkEntry, EncoderEntry, LeaveOutSettings, StudyConfig
-from recipes.mormont2020 import NETWORKS, RATES, TAUS
+from recipes.mormont2020 import RATES, RELEASED, TAUS, name_of
 
 COLOUR = EncoderEntry(name="colour", source="colour")
 
@@ -93,33 +92,51 @@ def mormont_densenet121() -> StudyConfig:
     return mormont("densenet121")
 
 
-def mormont_joint() -> StudyConfig:
-    """Second paper: training on all tasks jointly, the scored ones' train part too (1e-4, heads x 5, warm-up), 5 seeds."""
-    study = mormont("densenet121")
-    joint = EncoderEntry(name="joint", recipe="mormont_densenet121_lr1e-4_tau5_warm", num_seeds=5)
-    encoders = (study.encoders[0], joint, COLOUR)
-    return replace(study, name="mormont_joint", encoders=encoders, leave_out=LeaveOutSettings())
+def joint(network: str) -> StudyConfig:
+    """The second paper's joint training, scored by its own heads.
 
-
-def mormont_released() -> StudyConfig:
-    """Second paper: the released models on BreaKHis (FE, FT, 5 folds x 4): see below for what to set.
-
-    python experiments/study.py mormont_released transfer='["benchmark.path=DIR"]' pretraining='["pool=sets.txt"]'
+    The paper chooses its settings on val and does not say them; these are those of the model that it released.
     """
-    released = [
-        EncoderEntry(name=f"multi-task {network}", recipe=f"mormont_released_{network}", num_seeds=1)
-        for network in NETWORKS
-    ]
-    imagenet = [EncoderEntry(name=f"ImageNet {network}", source=f"imagenet:{network}") for network in NETWORKS]
+    rate, tau = RELEASED[network]
     return StudyConfig(
-        name="mormont_released",
-        question="Do the second paper's released models transfer to BreaKHis better than ImageNet?",
-        encoders=(*imagenet, *released, COLOUR),
+        name=f"mormont_joint_{network}",
+        question=f"How well does {network}, trained on all tasks at once, do on each by the head it has for it (arXiv 2005.02561)?",
+        encoders=(EncoderEntry(name="joint", recipe=name_of(network, rate, tau, True), num_seeds=5), COLOUR),
+        baseline=COLOUR.name,
+        protocols=("head",),
+        transfer=("evaluation=given",),
+    )
+
+
+def mormont_joint_resnet50() -> StudyConfig:
+    """Second paper, ResNet-50: one training on all tasks, the scored ones' train part too, each tested by its own head; 5 seeds.
+
+    python experiments/study.py mormont_joint_resnet50 pretraining='["pool=sets.txt"]' benchmarks='[{"path": DIR, "pool": DIR}]'
+    """
+    return joint("resnet50")
+
+
+def mormont_joint_densenet121() -> StudyConfig:
+    """Second paper, DenseNet-121: as `mormont_joint_resnet50`."""
+    return joint("densenet121")
+
+
+def released(network: str) -> StudyConfig:
+    """The second paper's released model of one network on BreaKHis, against ImageNet in the same network."""
+    return StudyConfig(
+        name=f"mormont_released_{network}",
+        question=f"Does the second paper's released {network} transfer to BreaKHis better than ImageNet (arXiv 2005.02561)?",
+        encoders=(
+            EncoderEntry(name="ImageNet", source=f"imagenet:{network}"),
+            EncoderEntry(name="multi-task", recipe=f"mormont_released_{network}", released=True),
+            COLOUR,
+        ),
+        baseline="ImageNet",
         benchmarks=tuple(
             BenchmarkEntry(
                 kind="breakhis",
                 name=f"BreaKHis {magnification}x fold {fold}",
-                settings=(f"magnification={magnification}", f"published_fold={fold}"),
+                settings=(f"magnification={magnification}", f"published_fold={fold}", "split.share_val=0.1"),
             )
             for magnification, fold in product((40, 100, 200, 400), (1, 2, 3, 4, 5))
         ),
@@ -128,12 +145,27 @@ def mormont_released() -> StudyConfig:
     )
 
 
+def mormont_released_resnet50() -> StudyConfig:
+    """Second paper, ResNet-50: the released model on BreaKHis (FE and FT, 5 folds x 4 magnifications, 10 % val by patient).
+
+    python experiments/study.py mormont_released_resnet50 transfer='["benchmark.path=DIR"]' pretraining='["pool=sets.txt"]'
+    """
+    return released("resnet50")
+
+
+def mormont_released_densenet121() -> StudyConfig:
+    """Second paper, DenseNet-121: as `mormont_released_resnet50`."""
+    return released("densenet121")
+
+
 # name -> study
 STUDIES = {
     "transfer": transfer,
     "leave_one_out": leave_one_out,
     "mormont_resnet50": mormont_resnet50,
     "mormont_densenet121": mormont_densenet121,
-    "mormont_joint": mormont_joint,
-    "mormont_released": mormont_released,
+    "mormont_joint_resnet50": mormont_joint_resnet50,
+    "mormont_joint_densenet121": mormont_joint_densenet121,
+    "mormont_released_resnet50": mormont_released_resnet50,
+    "mormont_released_densenet121": mormont_released_densenet121,
 }

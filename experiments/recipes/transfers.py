@@ -6,7 +6,7 @@
 One decision: a protocol is a complete config without an encoder and a benchmark; `key=value` changes it like any other.
 """
 
-from raypath.protocols import FinetuneSettings, KnnSettings, ProbeSettings, SvmSettings
+from raypath.protocols import FinetuneSettings, HeadSettings, KnnSettings, ProbeSettings, SvmSettings
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.transfer import SweepSettings, TransferConfig
@@ -35,6 +35,11 @@ def probe() -> TransferConfig:
 def svm() -> TransferConfig:
     """Frozen, a linear SVM, its penalty by cross-validation over patients."""
     return TransferConfig(name="svm", protocol=SvmSettings())
+
+
+def head() -> TransferConfig:
+    """A multi-task run's own head of the task (protocol.task=NAME; second paper: joint): nothing is fitted."""
+    return TransferConfig(name="head", protocol=HeadSettings())
 
 
 def pixel_colour() -> TransferConfig:
@@ -124,6 +129,7 @@ TRANSFERS = {
     "knn": knn,
     "probe": probe,
     "svm": svm,
+    "head": head,
     "pixel_colour": pixel_colour,
     "finetune": finetune,
     "finetune_wide": finetune_wide,

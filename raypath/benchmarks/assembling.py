@@ -132,7 +132,7 @@ def _divide(
     if split.num_folds is not None:
         return fold_split(labels, groups, split.num_folds, split.fold, seed=seed)
     given = [row.split if split.use_given else "" for row in rows]
-    return complete_split(given, labels, groups, seed=seed, name=name)
+    return complete_split(given, labels, groups, seed=seed, name=name, share_val=split.share_val)
 
 
 def _sha256(rows: Sequence[ImageRow]) -> dict[Path, str]:

@@ -5,6 +5,7 @@ from raypath.protocols.features import Features
 from raypath.protocols.finetune import FinetuneSettings, finetune
 from raypath.protocols.fitting import Fitted, fit
 from raypath.protocols.knn import KnnSettings
+from raypath.protocols.own_head import HeadSettings
 from raypath.protocols.probe import ProbeSettings, fit_probe
 from raypath.protocols.samples import Samples
 from raypath.protocols.segment import SegmentSettings, segment
@@ -14,6 +15,7 @@ __all__ = [
     "Features",
     "FinetuneSettings",
     "Fitted",
+    "HeadSettings",
     "KnnSettings",
     "ProbeSettings",
     "Samples",

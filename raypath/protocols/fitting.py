@@ -25,6 +25,7 @@ from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, encoder_
 from raypath.protocols.frozen import Embedder, fit_frozen
 from raypath.protocols.looks import Report, report_nothing
 from raypath.protocols.masked_samples import MaskedSamples
+from raypath.protocols.own_head import HeadSettings, own_head
 from raypath.protocols.pixel_colour import PixelColourSettings, pixel_colour
 from raypath.protocols.scale import Feeding
 from raypath.protocols.segment import SegmentSettings
@@ -90,6 +91,8 @@ def fit(
     if isinstance(config.protocol, PixelColourSettings):
         return _coloured(config, benchmark, fed)
     embedder = embedder_of(config, benchmark, fed, features_root, progress, encoder)
+    if isinstance(config.protocol, HeadSettings):
+        return _of_own_head(config, benchmark, embedder)
     parts = [train_rows(config, benchmark), benchmark.rows("val")]
     train, val = embedder.features_of_parts(benchmark, parts)
     if isinstance(config.protocol, SvmSettings):  # the others divide nothing, and copies are known by reading files
@@ -103,6 +106,18 @@ def fit(
         return fitted.predict(replace(embedder, feeding=fed.altered(alteration)).features(benchmark, rows))
 
     return Fitted(fitted.val, fitted.how, predict, fed)
+
+
+def _of_own_head(config: TransferConfig, benchmark: Benchmark, embedder: Embedder) -> Fitted:
+    """The head that the encoder was trained with: nothing is fitted."""
+    head = own_head(config.encoder, config.protocol.task, benchmark.classes)
+
+    def predict(rows: pa.Table, alteration: str = "") -> Predictions:
+        asked = replace(embedder, feeding=embedder.feeding.altered(alteration)).features(benchmark, rows)
+        return asked.predictions(head.probability(asked.values))
+
+    how = f"its own head of {config.protocol.task}"
+    return Fitted(predict(benchmark.rows("val")), how, predict, embedder.feeding)
 
 
 def _trained(config: TransferConfig, benchmark: Benchmark, fed: Feeding, device: torch.device, report) -> Fitted:

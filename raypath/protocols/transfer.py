@@ -21,6 +21,7 @@ from raypath.models.batch_norm_adaptation import ADAPTATION_BATCHES, adapt_batch
 from raypath.protocols.encoders import COLOUR, RANDOM_BN, WITHOUT_WEIGHTS, open_encoder
 from raypath.protocols.finetune import FinetuneSettings
 from raypath.protocols.knn import KnnSettings
+from raypath.protocols.own_head import HeadSettings
 from raypath.protocols.pixel_colour import PixelColourSettings
 from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.scale import Feeding, Scale, crops_fed, feeding_of
@@ -28,7 +29,7 @@ from raypath.protocols.segment import SegmentSettings
 from raypath.protocols.svm import SvmSettings
 
 OF_PIXELS = (SegmentSettings, PixelColourSettings)
-ProtocolSettings = Union[FinetuneSettings, ProbeSettings, KnnSettings, SvmSettings, *OF_PIXELS]
+ProtocolSettings = Union[FinetuneSettings, ProbeSettings, KnnSettings, SvmSettings, HeadSettings, *OF_PIXELS]
 _BATCH = 64  # images per batch for batch norm's statistics; the second paper's batch
 
 
@@ -119,6 +120,8 @@ def check_encoder(config: TransferConfig) -> None:
         )
     if isinstance(config.protocol, SegmentSettings) and config.encoder in WITHOUT_WEIGHTS:
         raise BadInput(f"encoder={config.encoder} has no maps: set protocol.kind=pixel_colour and encoder=colour")
+    if isinstance(config.protocol, HeadSettings) and config.encoder in WITHOUT_WEIGHTS:
+        raise BadInput(f"encoder={config.encoder} has no head of its own: set protocol.kind=probe")
     if isinstance(config.protocol, FinetuneSettings) and config.encoder in WITHOUT_WEIGHTS:
         remedy = "set protocol.kind=probe (pixel_colour for a segmentation)"
         raise BadInput(f"encoder={config.encoder} has nothing to fine-tune: {remedy}")
@@ -129,12 +132,20 @@ def check_protocol(config: TransferConfig, benchmark: Benchmark) -> None:
     check_encoder(config)
     kind, is_dense = config.protocol.kind, benchmark.kind == "segmentation"
     if isinstance(config.protocol, OF_PIXELS) != is_dense:
-        fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm or knn"
+        fitting = "segment, or pixel_colour" if is_dense else "finetune, probe, svm, knn or head"
         raise BadInput(f"protocol.kind={kind}: {benchmark.name} is a {benchmark.kind}; set protocol.kind={fitting}")
     if isinstance(config.protocol, SvmSettings) and config.protocol.is_refitted and has_budget(config):
         raise BadInput(
             f"per_class_train={config.per_class_train}, fraction_train={config.fraction_train:g} with protocol.kind=svm: the"
             " machine for the test would be fitted on all labels of val as well; set protocol.is_refitted=false"
+        )
+    if isinstance(config.protocol, HeadSettings) and (
+        has_budget(config) or config.batch_norm != "keep" or config.evaluation == "nested"
+    ):
+        raise BadInput(
+            f"per_class_train={config.per_class_train}, fraction_train={config.fraction_train:g}, batch_norm={config.batch_norm},"
+            f" evaluation={config.evaluation} with protocol.kind=head: the head was trained on all labels of the given train, and"
+            " folds would test it on them; set evaluation=given and leave the others out"
         )
     if is_dense and (config.extent_px or config.batch_norm != "keep"):
         raise BadInput(

@@ -41,6 +41,9 @@ class EncoderEntry:
     """Whether its pool is that of the study without the left-out set of the benchmark it is scored on."""
     transductive: bool = False
     """Whether it may be pretrained on the unlabelled slides of a benchmark's val and test, as the first paper's rows are."""
+    released: bool = False
+    """Whether it is a multi-task model whose pool holds none of the benchmarks, as the second paper's released ones: that is what
+    the paper's tables take it for."""
     batch_norm: Literal["keep", "adapt", "recalibrate"] = "keep"
     """As in a transfer; recalibrate makes random weights a fairer baseline."""
     corpora: tuple[str, ...] | None = None
@@ -81,11 +84,13 @@ class BenchmarkEntry:
     settings: tuple[str, ...] = ()
     """`key=value` of the benchmark's settings, e.g. 'drop_classes=["basophil"]'."""
     sites: str = ""
-    """A CSV file with the columns `name` (of a sample, a patient or a slide) and `site`; empty: barcodes of TCGA, if any."""
+    """A CSV file with the columns `name` (of a sample, a patient or a slide), `site`, and any others (scanner ...): of each is
+    asked whether features tell it. Empty: barcodes of TCGA, if any."""
     leave_site_out: bool = False
     """Whether each site is the test once, instead of folds of patients."""
     pool: str = ""
-    """The same set as a task of a pool (`data.pool_spec`), where encoders are trained with tasks left out."""
+    """The same set as a task of a pool (`data.pool_spec`), where encoders are trained with tasks left out, or scored by their own
+    heads."""
 
 
 @dataclass(frozen=True, kw_only=True)

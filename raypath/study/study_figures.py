@@ -107,23 +107,27 @@ def _asked_only(axes, values: list[float]) -> None:
 
 
 def map_figure(known: dict[str, Any]) -> Figure:
-    """Positions of samples by t-SNE, coloured by class and beside it by patient (site); for looking, not for concluding."""
-    points, groups = np.array(known["points"]), known["group"]
-    columns = ["label", "group"] if len({g for g in groups if g}) > 1 else ["label"]
-    figure = Figure(figsize=(4.2 * len(columns), 4.0), layout="constrained")
-    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns):
-        values = [value or "not known" for value in known[column]]
-        names = sorted(set(values))
+    """Positions of samples by t-SNE, coloured by class and beside it by site, or where no two are known by patient."""
+    points = np.array(known["points"])
+    beside = (("site", known.get("site", [])), ("patient", known["group"]))  # a folder may be older than its sites
+    several = [(what, values) for what, values in beside if len(set(values) - {None}) > 1]
+    shown = [("class", known["label"]), *several[:1]]
+    figure = Figure(figsize=(4.2 * len(shown), 4.2), layout="constrained")
+    for axes, (what, values) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown):
+        named = ["not known" if value is None else value for value in values]
+        names = sorted(set(named))
         palette = colormaps["tab10" if len(names) <= 10 else "gist_rainbow"]
         for number, name in enumerate(names):
-            own = points[[value == name for value in values]]
+            own = points[[value == name for value in named]]
             shade = palette(number if len(names) <= 10 else number / len(names))
             axes.scatter(own[:, 0], own[:, 1], s=7, color=shade, linewidths=0, label=name)
+        num = len(set(values) - {None})
+        axes.set_title("class" if what == "class" else f"{num} {what}s", fontsize=9, color=INK)
         axes.set(xticks=[], yticks=[])
-        axes.set_title("class" if column == "label" else f"{len(names)} patients", fontsize=9, color=INK)
         axes.spines[:].set_color(FAINT)
         if len(names) <= 10:
             axes.legend(frameon=False, fontsize=7, markerscale=2, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3)
+    figure.suptitle("an illustration, not a finding", fontsize=8, color=SOFT)
     return figure
 
 

@@ -4,6 +4,7 @@ One decision: a part says nothing where there is nothing to say, and is then lef
 """
 
 from raypath.study.comparisons import Comparison
+from raypath.study.published.breakhis import breakhis
 from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.sections_curves import altered, equal_compute, label_curve, robustness, scale_curve
@@ -24,6 +25,7 @@ def all_sections(results: StudyResults, found: Found, table: Table) -> list[Sect
         failed(results),
         *(verdicts(results, protocol, fraction, own) for (protocol, fraction), own in found.items()),
         *(ranks(results, protocol) for protocol in results.protocols),
+        breakhis(results),
         power(results),
         selection(results),
         losses(results),

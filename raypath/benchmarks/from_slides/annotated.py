@@ -246,7 +246,8 @@ class AnnotatedSettings:
             splits, made = fold_split(labels, groups, self.split.num_folds, self.split.fold, seed=seed)
         else:
             given = [slide.split if self.split.use_given else "" for slide in slides]
-            splits, made = complete_split(np.repeat(given, sizes).tolist(), labels, groups, seed=seed, name=name)
+            how = {"seed": seed, "name": name, "share_val": self.split.share_val}
+            splits, made = complete_split(np.repeat(given, sizes).tolist(), labels, groups, **how)
         firsts = np.cumsum([0, *sizes[:-1]]).tolist()
         by = "" if made == AS_GIVEN else f", no {self.split.by} divided"
         return [replace(slide, split=splits[first]) for slide, first in zip(slides, firsts)], made + by

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raypath.config import setting
 from raypath.data.manifest import SPLITS
 from raypath.errors import BadInput
 
@@ -43,10 +44,14 @@ class SplitSettings:
     """Divide the whole set into so many folds instead, of which one is the test; null: no folds."""
     fold: int = 0
     """Which fold is the test, 0 to num_folds - 1."""
+    share_val: float = setting(0.2, identity=False)  # the split that comes of it is in the data's hash
+    """Share of the given train that becomes val, where a set comes without one of its own."""
     waive: tuple[Rule, ...] = ()
     """Rules against leakage that this set may break; every run on it is tagged with them."""
 
     def __post_init__(self):
+        if not 0 < self.share_val < 1:
+            raise ValueError(f"share_val={self.share_val}: expected more than 0 and less than 1")
         if self.by not in UNITS:
             raise ValueError(f"by={self.by!r}: expected one of {', '.join(UNITS)}")
         if self.num_folds is not None and self.num_folds < 2:
@@ -89,13 +94,13 @@ def undivided(
 
 
 def complete_split(
-    given: Sequence[str], labels: Sequence[int], groups: Sequence[str], *, seed: int, name: str
+    given: Sequence[str], labels: Sequence[int], groups: Sequence[str], *, seed: int, name: str, share_val: float = 0.2
 ) -> tuple[list[str], str]:
     """The split of every row, and a note that says what was made.
 
     `given`: all empty, or every row named. Nothing held out (no names, or train alone): 60/20/20 by class, groups undivided.
-    Train and val without a test: the given val *becomes* the test (what was held out stays held out) and a new val of 20 % is
-    carved from train. Train and test: only the val is carved. Raises BadInput for any other set of names.
+    Train and val without a test: the given val *becomes* the test (what was held out stays held out) and a new val, `share_val`
+    of it, is carved from train. Train and test: only the val is carved. Raises BadInput for any other set of names.
     """
     names = set(given)
     if names in ({""}, {"train"}):
@@ -109,8 +114,9 @@ def complete_split(
             f"{name}: the split column has only {found}; expected train and test, train and val, or no split"
         )
     is_train = [split == "train" for split in given]
-    carved = iter(deal(_where(labels, is_train), _where(groups, is_train), NEW_VAL, seed=seed))
-    note = f"val carved from the given train (20 %, seed {seed})"
+    shares = {"train": 1 - share_val, "val": share_val}
+    carved = iter(deal(_where(labels, is_train), _where(groups, is_train), shares, seed=seed))
+    note = f"val carved from the given train ({100 * share_val:.0f} %, seed {seed})"
     if "val" in names:
         note = f"the given val is the test here; {note}"
     return [next(carved) if train else "test" for train in is_train], note

@@ -1,8 +1,7 @@
 """The rows of the second paper's tables and figures from a study of ours, so that the same code draws both.
 
-One decision: what an encoder is to the paper follows from its entry, not from its name: trained with the task left out is
-"multi-task", ImageNet's weights are "ImageNet", random weights that are fine-tuned are "scratch", and a recipe that saw all tasks
-is "joint". Scores are the paper's (accuracy, for two classes the area under the ROC curve), one for each pretraining seed or fit.
+One decision: what an encoder is to the paper is told by `roles`. Scores are the paper's (accuracy, for two classes the area under
+the ROC curve), one for each pretraining seed or fit; the folds of BreaKHis are summed up on their own (`breakhis`).
 
 What it costs: nothing; classifications alone have such rows.
 """
@@ -12,21 +11,22 @@ import json
 from pathlib import Path
 
 from raypath.benchmarks import Predictions, score
+from raypath.study.published.breakhis import fold_of, rates_of
 from raypath.study.published.results import Result, Trial, summarised
-from raypath.study.results import Place, StudyResults
-from raypath.study.settings import EncoderEntry
+from raypath.study.published.roles import of_paper
+from raypath.study.results import StudyResults
 
-RESULTS, TRIALS = "paper-results.csv", "paper-trials.csv"
-_FINETUNED = "finetune"
+RESULTS, BREAKHIS, TRIALS = "paper-results.csv", "paper-breakhis.csv", "paper-trials.csv"
 
 
 def write_rows(results: StudyResults) -> list[Path]:
-    """Write both files into a study's folder, where it has such rows; returns what was written."""
-    found, trials = results_of(results), trials_of(results)
+    """Write the three files into a study's folder, where it has such rows; returns what was written."""
+    trials = trials_of(results)
     written = []
-    if found:
-        columns = ("task", "network", "method", "metric", "num_images", "mean", "sigma", "num_repeats")
-        written.append(_write(results.folder / RESULTS, columns, found))
+    columns = ("task", "network", "method", "metric", "num_images", "mean", "sigma", "num_repeats")
+    for name, found in ((RESULTS, results_of(results)), (BREAKHIS, rates_of(results))):
+        if found:
+            written.append(_write(results.folder / name, columns, found))
     if trials:
         columns = ("network", "task", "rate", "tau", "is_warm", "seed", "score")
         written.append(_write(results.folder / TRIALS, columns, trials))
@@ -46,9 +46,8 @@ def _write(place: Path, columns: tuple[str, ...], rows: list) -> Path:
 def results_of(results: StudyResults) -> list[Result]:
     """A row for each place that the paper has a name for, on all labels."""
     rows = []
-    for place in results.places:
-        method = _method(results.config.entry(place.encoder), place)
-        if method is None or place.fraction != 1 or not isinstance(place.said[0][0], Predictions):
+    for method, place in of_paper(results):
+        if not isinstance(place.said[0][0], Predictions) or fold_of(place) is not None:
             continue
         facts = results.benchmarks[place.benchmark]
         is_binary = len(facts["classes"]) == 2
@@ -60,21 +59,6 @@ def results_of(results: StudyResults) -> list[Result]:
         where = {"task": place.benchmark, "network": network, "method": method}
         rows.append(summarised(scores, metric="auc" if is_binary else "acc", num_images=num_images, **where))
     return rows
-
-
-def _method(entry: EncoderEntry, place: Place) -> str | None:
-    """What the paper calls it; None for what it does not have."""
-    is_finetuned = place.scored[0].record["config"]["protocol"]["kind"] == _FINETUNED
-    kind = entry.source.partition(":")[0]
-    if kind.startswith("random"):
-        return "scratch" if is_finetuned else None
-    prefix = "ft" if is_finetuned else "fe"
-    if kind == "imagenet":
-        return f"{prefix}_imagenet"
-    if entry.leave_out:
-        return f"{prefix}_multitask"
-    saw_pool = entry.recipe.startswith(("multitask", "mormont"))
-    return "joint" if saw_pool and not is_finetuned else None
 
 
 def trials_of(results: StudyResults) -> list[Trial]:

@@ -6,6 +6,7 @@ where a sigma is not known the rule is not asked. What it costs: nothing.
 
 from collections.abc import Sequence
 
+from raypath.study.published.golden import NUM_FOLDS
 from raypath.study.published.results import METHODS, METRICS, NETWORKS, Place, Result, by_place, tasks_of
 from raypath.study.published.transfer_deltas import Rule, judged
 from raypath.study.tables import Cell, Noted, Spread, Table
@@ -62,15 +63,19 @@ def _judged_cell(places: dict[Place, Result], place: Place, rule: Rule | None) -
     return Noted(cell, (f"significantly {word} than ImageNet with the same transfer",))
 
 
-def breakhis_table(results: Sequence[Result], *, magnifications: Sequence[str]) -> Table:
-    """A line for each transfer, network and source, and a column for each magnification: accuracy in percent."""
+def breakhis_table(
+    results: Sequence[Result], *, magnifications: Sequence[str], lines: Sequence[tuple[str, str]] | None = None
+) -> Table:
+    """A line for each transfer, network and source, and a column for each magnification: accuracy in percent.
+
+    `lines`: (method, network) of each, known or not (None: those of `results`). What is over fewer folds than five says so.
+    """
     places = by_place(results)
-    lines = dict.fromkeys((result.method, result.network) for result in results)
     rows = []
-    for method, network in lines:
+    for method, network in dict.fromkeys((one.method, one.network) for one in results) if lines is None else lines:
         transfer, _, source = method.partition("_")
         own = [places.get((task, network, method)) for task in magnifications]
-        cells = [None if result is None else Spread(result.mean, result.sigma) for result in own]
+        cells = [None if result is None else _of_folds(result) for result in own]
         words = (_TRANSFERS.get(transfer, transfer), NETWORKS.get(network, network), _SOURCES.get(source, source))
         rows.append((*words, *cells))
     return Table(
@@ -79,3 +84,8 @@ def breakhis_table(results: Sequence[Result], *, magnifications: Sequence[str]) 
         caption="BreakHis: accuracy by patient, in percent",
         footnotes=("mean +- sigma over the folds",),
     )
+
+
+def _of_folds(result: Result) -> Cell:
+    cell, num = Spread(result.mean, result.sigma), result.num_repeats
+    return cell if num == NUM_FOLDS else Noted(cell, (f"of {num} of the {NUM_FOLDS} folds alone",))

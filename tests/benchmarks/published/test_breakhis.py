@@ -158,3 +158,15 @@ def test_what_is_damaged_is_refused(folder):
         settings.load(0)
     with pytest.raises(ValueError, match="no photograph of BreaKHis"):
         magnification_of("x/40X/photo.png")
+
+
+def test_a_tenth_of_the_train_patients_of_a_fold_can_be_its_val(whole):
+    settings = {"path": str(whole), "magnification": 40, "published_fold": 1}
+    shares = {}
+    for share in (0.1, 0.2):
+        benchmark = BreaKHisSettings(**settings, split=SplitSettings(share_val=share)).load(seed=0)
+        patients = {split: set(benchmark.rows(split)["patient"].to_pylist()) for split in ("train", "val")}
+        assert not patients["train"] & patients["val"]
+        shares[share] = len(patients["val"]) / len(patients["train"] | patients["val"])
+        assert f"val carved from the given train ({100 * share:.0f} %" in benchmark.split_note
+    assert 0 < shares[0.1] < shares[0.2]
