@@ -136,8 +136,8 @@ def cost_of_fits(
     """What fitting and saying took: the processors of one trial, one core where features are known, else this pair's share."""
     settings = config.sweep
     if isinstance(config.protocol, TRAINED):
-        held = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
-        return Cost(tiles_seen=images_of(config, fold) * num_fits, **held)
+        own = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
+        return Cost(tiles_seen=images_of(config, fold) * num_fits, **own)
     if is_embedded_once(cell):
         return Cost(cpu_hours=hours)
     return Cost(tiles_seen=len(fold.table) + len(cell.alterations) * num_tested, **held(hours, share))
