@@ -27,7 +27,7 @@ from stages import stages_from_recipe
 from study_benchmarks import Loaded, divided
 
 from raypath.benchmarks import PhantomsSettings
-from raypath.benchmarks.benchmark import TILE_SCHEMA
+from raypath.benchmarks.benchmark import TILE_SCHEMA, with_contents
 from raypath.benchmarks.splits.making import MAX_LISTED
 from raypath.data.joined_index import AnyIndex, load_index
 from raypath.errors import BadInput
@@ -185,7 +185,8 @@ def tiles_of(index: AnyIndex, most: int = MAX_TILES) -> pa.Table:
         for slide in np.unique(slides).tolist()
         for row in _rows(index, slide, chosen[slides == slide] - first[slide])
     ]
-    return pa.Table.from_pylist(rows, schema=TILE_SCHEMA)
+    sha256_of = dict(zip(index.column("path").tolist(), index.column("sha256").tolist(), strict=True))
+    return with_contents(pa.Table.from_pylist(rows, schema=TILE_SCHEMA), sha256_of)  # so that their features are kept
 
 
 def _rows(index: AnyIndex, slide: int, tiles: np.ndarray) -> Iterable[dict]:

@@ -19,6 +19,7 @@ from scoring import device_here, features_root, scores_of
 
 from raypath.benchmarks import Benchmark
 from raypath.config import override, to_dict
+from raypath.errors import BadInput
 from raypath.protocols import fit
 from raypath.protocols.trained import TRAINED, Parts, Said, read_samples, train_weights, training_samples
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, batch_norm_rule, feeding, train_rows
@@ -110,9 +111,8 @@ def say_all(
     """What the chosen configuration says of the test: by every seed, on altered images, and fitted on shuffled labels."""
     started = time.monotonic()
     fits = [(f"seed-{seed}", replace(config, seed=seed), fold) for seed in cell.seeds]
-    for number in range(cell.num_nulls):  # another shuffle for every checkpoint too
-        labels = shuffled(fold, seed=cell.checkpoint.seed * MAX_NULLS + number)
-        fits.append((f"{NULL}-{number + 1}", replace(config, seed=cell.seeds[0]), labels))
+    for number, labels in enumerate(nulls_of(cell, fold), start=1):
+        fits.append((f"{NULL}-{number}", replace(config, seed=cell.seeds[0]), labels))
     is_trained = isinstance(config.protocol, TRAINED)
     speak = said_by_trained if is_trained else said_by_frozen
     vals, how = {}, ""
@@ -128,6 +128,15 @@ def say_all(
     cost = tuning + cost_of_fits(cell, config, fold, len(fits), len(rows), hours, share)
     done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config)}
     write_json(place / "done.json", done)
+
+
+def nulls_of(cell: Cell, fold: Benchmark) -> list[Benchmark]:
+    """The fold with shuffled labels, another shuffle for every checkpoint too; none where masks fit no other image."""
+    try:
+        return [shuffled(fold, seed=cell.checkpoint.seed * MAX_NULLS + number) for number in range(cell.num_nulls)]
+    except BadInput as error:
+        say(f"{cell.words}: no null: {error}")
+        return []
 
 
 def cost_of_fits(

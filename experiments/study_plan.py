@@ -28,6 +28,7 @@ from raypath.protocols.trained import TRAINED
 from raypath.protocols.transfer import OF_PIXELS, check_protocol, has_budget
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Checkpoint
+from raypath.study.null import has_null
 from raypath.study.robustness import SHIFTS
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.settings import PretrainConfig
@@ -214,7 +215,7 @@ def cells_of(
                 config=transfer,
                 seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
                 alterations=altered,
-                num_nulls=num_nulls if is_end and not is_dense else 0,
+                num_nulls=num_nulls if is_end and has_null(one.benchmark) else 0,
                 data_hash=one.folds_hash,
             )
         )

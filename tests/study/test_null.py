@@ -1,16 +1,19 @@
 """The null is the same benchmark with nothing to learn: labels of train and val are shuffled, the test stays true."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from raypath.benchmarks import Benchmark
 from raypath.benchmarks.benchmark import IMAGE_SCHEMA
-from raypath.study.null import dealt, shuffled
+from raypath.errors import BadInput
+from raypath.study.null import dealt, has_null, shuffled
 
 SPLITS = ("train",) * 40 + ("val",) * 20 + ("test",) * 30
 
@@ -81,6 +84,42 @@ def test_a_large_null_says_nothing_about_the_true_labels(seed):
     np.testing.assert_allclose(found, np.outer([1000, 600, 400], [0.5, 0.3, 0.2]), atol=3)
 
 
-def test_a_segmentation_has_none():
-    with pytest.raises(ValueError, match="set: the labels of a segmentation cannot be shuffled"):
-        shuffled(benchmark("segmentation"), seed=0)
+def masked(folder, sizes):
+    """A segmentation of images of these (width, height)s, in turn of train, val and test, each with a mask of its own."""
+    rows = []
+    for number, size in enumerate(sizes):
+        for kind in ("image", "mask"):
+            Image.new("L", size, number).save(folder / f"{kind}-{number}.png")
+        row = {"sample": f"s{number:02}", "label": 0, "split": ("train", "val", "test")[number % 3]}
+        rows.append(row | {"path": str(folder / f"image-{number}.png"), "mask": str(folder / f"mask-{number}.png")})
+    return replace(
+        benchmark("segmentation"), table=pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA), primary="miou_macro"
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_images_of_train_and_val_get_masks_of_others_of_their_size_and_split(tmp_path, seed):
+    true = masked(tmp_path, [(8, 8)] * 12 + [(8, 6)] * 9 + [(5, 5)] * 3)
+    null = shuffled(true, seed=seed)
+    own = {row["sample"]: row for row in true.table.to_pylist()}
+    owner = {row["mask"]: row for row in true.table.to_pylist()}
+    found = {row["sample"]: row for row in null.table.to_pylist()}
+    assert own.keys() - found.keys() == {"s21", "s22"}  # whose size is theirs alone in train and in val
+    for sample, row in found.items():
+        of = owner[row["mask"]]
+        assert of["split"] == row["split"]
+        assert Image.open(of["path"]).size == Image.open(row["path"]).size
+        assert (of["sample"] == sample) == (row["split"] == "test")
+    assert len({row["mask"] for row in found.values()}) == len(found)
+    assert null.data_hash != true.data_hash
+    assert shuffled(true, seed=seed).data_hash == null.data_hash != shuffled(true, seed=seed + 9).data_hash
+
+
+def test_masks_that_no_other_image_fits_and_parts_of_files_have_no_null(tmp_path):
+    with pytest.raises(BadInput, match="set: no two images of train have one size"):
+        shuffled(masked(tmp_path, [(8, 8 + number) for number in range(9)]), seed=0)
+    rows = [row | {"item": 3} for row in masked(tmp_path, [(8, 8)] * 6).table.to_pylist()]
+    of_arrays = replace(benchmark("segmentation"), table=pa.Table.from_pylist(rows, schema=IMAGE_SCHEMA))
+    assert not has_null(of_arrays)
+    with pytest.raises(ValueError, match="set: its masks are parts of files"):
+        shuffled(of_arrays, seed=0)
