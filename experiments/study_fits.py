@@ -6,6 +6,7 @@ search but fits of its settings with seeds that chose nothing. The null is the s
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ def is_embedded_once(cell: Cell) -> bool:
 def place_of_cell(cell: Cell) -> CellFolder:
     """Where a cell lies, for all studies."""
     return CellFolder(runs_root() / "cells" / cell.key)
+
+
+def forget_failed(cells: Sequence[Cell]) -> None:
+    """Make failed cells as if they had never been run; the folds that they finished stay."""
+    for place in map(place_of_cell, cells):
+        record = place.record
+        if record and record["state"] == "failed":
+            (place.path / "cell.json").unlink()
 
 
 def choose(tracked: Tracked, cell: Cell, fold: Benchmark, number: int) -> tuple[TransferConfig, Cost]:

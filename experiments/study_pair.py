@@ -22,7 +22,7 @@ import launch
 import numpy as np
 import ray
 from launch import say
-from scoring import LEDGER, features_root, scores_of
+from scoring import LEDGER, features_root
 from study_benchmarks import Loaded
 from study_contamination import Declared, seen_or_fail
 from study_fits import Tracked, choose, is_embedded_once, place_of_cell, say_all
@@ -38,8 +38,6 @@ from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
 from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
 from raypath.tracking import open_tracking
-
-CELL_TAG = "raypath.cell"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,24 +243,3 @@ def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:
     line = {"time": round(time.time(), 3), "what": what, "cell": cell.key, "fold": fold, "words": cell.words}
     with (pair.folder / "journal.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-
-
-def log_pair(pair: Pair) -> None:
-    """The scores of all cells, means over their fits: into the pair's run in MLflow, and a run of each cell below it."""
-    tracker, parent = open_tracking(pair.tracked.tracking, launch.PROJECT), pair.tracked.run_id
-    known = tracker.children(parent, CELL_TAG)
-    for cell in pair.cells:
-        folder = place_of_cell(cell)
-        if not folder.is_done:
-            continue
-        share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
-        fits = [scores_of("test", folder.said(f"seed-{seed}")) for seed in cell.seeds]
-        means = {name: float(np.mean([own[name] for own in fits])) for name in fits[0]}
-        means = {name: value for name, value in means.items() if np.isfinite(value)}
-        tracker.log_metrics(parent, {f"{cell.protocol}{share}/{name}": value for name, value in means.items()})
-        tags = pair.tracked.tags | {"protocol": cell.protocol, "fraction": f"{cell.fraction:.0%}", CELL_TAG: cell.key}
-        tags |= {"config_hash": config_hash(cell.config), "data_hash": cell.data_hash}
-        name, params = f"{cell.protocol}, {cell.fraction:.0%} of labels", to_dict(cell.config)
-        run = tracker.start_run(name, parent=parent, tags=tags, params=params, resume=known.get(cell.key))
-        tracker.log_metrics(run, means)
-        tracker.end_run(run, "FINISHED")

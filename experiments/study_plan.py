@@ -1,4 +1,4 @@
-"""From a study's config to its work: benchmarks that are read, pretrainings, and cells.
+"""From a study's config to its work: what is pretrained, and what is scored where.
 
 One decision: everything that can be wrong is found here, before anything is trained: a benchmark that cannot be read, a protocol
 that is none for it, a recipe that does not go with its data. What an encoder is on a benchmark is a *point*: an entry, a seed, and
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from entrants import BASELINES, absolute_source
+from entrants import absolute_source
 from launch import say
 from pretrain import with_absolute_monitor, with_data
 from recipes import PRETRAINING
@@ -21,20 +21,11 @@ from study_slides import is_touched, without_test_slides
 
 from raypath.errors import BadInput
 from raypath.models import EncoderSettings
-from raypath.protocols import HeadSettings, KnnSettings, ProbeSettings, SvmSettings, open_encoder
-from raypath.protocols.encoders import FILE, IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
-from raypath.protocols.pixel_colour import PixelColourSettings
-from raypath.protocols.trained import TRAINED
-from raypath.protocols.transfer import OF_PIXELS, check_protocol, has_budget
+from raypath.protocols import open_encoder
+from raypath.protocols.encoders import IMAGENET, RANDOM, RANDOM_BN, WITHOUT_WEIGHTS
 from raypath.run_folder import runs_root
-from raypath.study.cells import Cell, Checkpoint
-from raypath.study.null import has_null
-from raypath.study.robustness import SHIFTS
 from raypath.study.settings import EncoderEntry, StudyConfig
 from raypath.training.settings import PretrainConfig
-
-_WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, HeadSettings, PixelColourSettings)
-
 
 Combination = tuple[tuple[str, object], ...]
 """Settings of a grid with their values."""
@@ -169,76 +160,6 @@ def architecture_of(config: StudyConfig) -> EncoderSettings | None:
         if entry.source not in (*WITHOUT_WEIGHTS, RANDOM, RANDOM_BN):
             return getattr(open_encoder(absolute_source(entry.source), seed=config.seed), "settings", None)
     return None
-
-
-def cells_of(
-    config: StudyConfig, one: Loaded, checkpoint: Checkpoint, entry: EncoderEntry, extent_px: int
-) -> list[Cell]:
-    """All that is asked of a checkpoint on a benchmark. Raises BadInput for a protocol that is none for the encoder."""
-    cells = []
-    for protocol, fraction in product(one.transfers, config.fractions):
-        if entry.protocols and protocol not in entry.protocols:
-            continue
-        base = one.transfers[protocol]
-        if isinstance(base.protocol, HeadSettings) and fraction < 1:
-            continue  # a head was trained on all labels
-        own = BASELINES.get(type(base.protocol), base.protocol) if entry.source in WITHOUT_WEIGHTS else base.protocol
-        if isinstance(own, SvmSettings) and fraction < 1:
-            own = replace(own, is_refitted=False)
-        if isinstance(own, HeadSettings):
-            own = replace(own, task=one.task)
-        transfer = replace(
-            base,
-            encoder=checkpoint.source,
-            protocol=own,
-            extent_px=0 if isinstance(own, OF_PIXELS) else (base.extent_px or extent_px),
-            fraction_train=fraction,
-            batch_norm=entry.batch_norm if entry.batch_norm != "keep" else base.batch_norm,
-        )
-        if entry.source in WITHOUT_WEIGHTS:
-            transfer = replace(transfer, batch_norm="keep")
-        check_protocol(transfer, one.benchmark)
-        is_fixed = isinstance(own, _WITHOUT_CHANCE) and not has_budget(transfer)
-        num = 1 if is_fixed else config.num_seeds
-        is_dense = one.benchmark.kind == "segmentation"
-        num_nulls = min(config.num_nulls, 1) if isinstance(own, TRAINED) else config.num_nulls
-        num_nulls = 0 if isinstance(own, HeadSettings) else num_nulls  # no label is looked at, so none can be shuffled
-        is_end = checkpoint.step is None  # on the way the score is all that is asked for
-        is_first = protocol == next(iter(one.transfers))  # of those that suit the benchmark
-        altered = alterations_of(config, entry, fraction, is_first=is_first, is_dense=is_dense) if is_end else ()
-        cells.append(
-            Cell(
-                checkpoint=checkpoint,
-                benchmark=one.name,
-                protocol=protocol,
-                fraction=fraction,
-                config=transfer,
-                seeds=tuple(range(config.seed + 1, config.seed + 1 + num)),
-                alterations=altered,
-                num_nulls=num_nulls if is_end and has_null(one.benchmark) else 0,
-                data_hash=one.folds_hash,
-            )
-        )
-    return cells
-
-
-def alterations_of(
-    config: StudyConfig, entry: EncoderEntry, fraction: float, *, is_first: bool, is_dense: bool
-) -> tuple[str, ...]:
-    """How the test images of a cell are altered; the curves of robustness for the first protocol of its kind on all labels."""
-    if entry.source == FILE:
-        return ()  # it looks at no pixels
-    asked = list(config.alterations)
-    if config.has_robustness and is_first and fraction == max(config.fractions):
-        asked += [one for shifts in SHIFTS.values() for one in shifts]
-    moves = [one for one in asked if is_dense and one.startswith("mpp=") and float(one[4:]) < 1]  # masks would not fit
-    return tuple(one for one in dict.fromkeys(asked) if one not in moves)
-
-
-def extent_of(config: StudyConfig) -> int:
-    """The extent at which images are fed to all encoders, where no transfer says another."""
-    settings = architecture_of(config)
-    return settings.input_px if settings else 0
 
 
 def num_of_grid(config: StudyConfig, benchmarks: list[Loaded]) -> int:

@@ -20,18 +20,17 @@ from launch import say
 from scoring import status_of
 from study_afterwards import facts_of_benchmarks, record_finished, record_study
 from study_benchmarks import Loaded, load_benchmarks
+from study_cells import cells_of, extent_of
 from study_checks import check_encoders
 from study_contamination import Declared
 from study_copies import look_by_features
-from study_fits import Tracked, place_of_cell
+from study_fits import Tracked, forget_failed
 from study_lineage import record_command
 from study_mlflow import StudyRuns
 from study_pair import Pair
 from study_plan import (
     Chosen,
     Point,
-    cells_of,
-    extent_of,
     num_of_grid,
     points_of,
     say_plan,
@@ -209,7 +208,7 @@ class Study:
         self.cells += pair.cells
         self.asked[node.name] = pair.cells
         if self.retry or self.reopen:
-            self.forget_failed(pair.cells)
+            forget_failed(pair.cells)
         return submit(score_task, (pair, [self.references[one.name]]), log, runs_root())
 
     def wait(self, handles: list[Any]) -> tuple[Any, str | None]:
@@ -258,11 +257,3 @@ class Study:
             ),
             share=1 / self.at_once,
         )
-
-    def forget_failed(self, cells: tuple[Cell, ...]) -> None:
-        """Make failed cells as if they had never been run."""
-        for cell in cells:
-            place = place_of_cell(cell)
-            record = place.record
-            if record and record["state"] == "failed":
-                (place.path / "cell.json").unlink()

@@ -13,7 +13,8 @@ from typing import Any
 
 import launch
 import ray
-from study_pair import Pair, log_pair, score_pair
+from study_mlflow import log_cells
+from study_pair import Pair, score_pair
 from study_pretraining import checkpoints_of, cost_of, pretrained
 
 from raypath.training.settings import PretrainConfig
@@ -48,5 +49,5 @@ def pretrain_task(stages: list[PretrainConfig], points: int, study: str, parent:
 def score_task(pair: Pair, reference: list[ray.ObjectRef]) -> dict[str, Any]:
     """Why cells failed, if any did, and what was found of contamination."""
     found = score_pair(pair, ray.get(reference[0]))
-    log_pair(pair)
+    log_cells(pair.tracked, pair.cells)
     return found
