@@ -11,7 +11,7 @@
 Of encoders, each word is a source as in a sweep (runs/ID, imagenet:ARCHITECTURE, random, colour, ...) or the name of a
 recipe, which the study pretrains; `simclr_small*3` trains it with three seeds. The same command goes on with a study that was
 stopped or killed: what is finished is kept. `reopen="why"` opens tests a second time, which the report shows; `retry=true` runs
-failed cells again. `--plan` says what would be done, and what each benchmark can show, and does nothing.
+failed cells again. `--plan` says what would be done, and what each benchmark can show; it trains, scores and opens nothing.
 
 Pretrainings run first, each once; an encoder on a benchmark is scored as soon as its weights are there. `--key value` is key=value.
 """

@@ -98,7 +98,9 @@ def divided(one: Loaded, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, st
         columns = (fold.table["sample"].to_pylist(), fold.table["split"].to_pylist())
         is_fold = one.is_nested
         side_of |= {s: number if is_fold else split for s, split in zip(*columns) if not is_fold or split == "test"}
-    return [pair for pair in pairs if side_of[pair[0]] != side_of[pair[1]]]
+    return [
+        pair for pair in pairs if side_of.get(pair[0]) != side_of.get(pair[1])
+    ]  # None: of no known site, always trained on
 
 
 def load_benchmarks(config: StudyConfig) -> list[Loaded]:
@@ -147,7 +149,12 @@ def _load(config: StudyConfig, number: int) -> Loaded:
     one = Loaded(
         name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, groups, entry.leave_site_out
     )
-    one.folds  # noqa: B018 - can it be divided so? before anything is trained
+    apart = divided(one, one.together)  # of its folds: can it be divided so? before anything is trained
+    if apart:
+        raise BadInput(
+            f"{name}: {len(apart)} pairs of near-duplicates stand at two sites, the first {' and '.join(apart[0])}: mend the set or"
+            " its sites, or let them pass by name: split.waive=['near_duplicate']"
+        )
     return one
 
 

@@ -24,17 +24,23 @@ from raypath.study.settings import EncoderEntry, StudyConfig
 _WITHOUT_CHANCE = (ProbeSettings, KnnSettings, SvmSettings, HeadSettings, PixelColourSettings)
 
 
+def scored_by(config: StudyConfig, one: Loaded, entry: EncoderEntry) -> list[tuple[str, float]]:
+    """Protocols and shares of labels by which an encoder is scored on a benchmark; a head was trained on all labels."""
+    return [
+        (protocol, fraction)
+        for protocol, fraction in product(one.transfers, config.fractions)
+        if (not entry.protocols or protocol in entry.protocols)
+        and not (isinstance(one.transfers[protocol].protocol, HeadSettings) and fraction < 1)
+    ]
+
+
 def cells_of(
     config: StudyConfig, one: Loaded, checkpoint: Checkpoint, entry: EncoderEntry, extent_px: int
 ) -> list[Cell]:
     """All that is asked of a checkpoint on a benchmark. Raises BadInput for a protocol that is none for the encoder."""
     cells = []
-    for protocol, fraction in product(one.transfers, config.fractions):
-        if entry.protocols and protocol not in entry.protocols:
-            continue
+    for protocol, fraction in scored_by(config, one, entry):
         base = one.transfers[protocol]
-        if isinstance(base.protocol, HeadSettings) and fraction < 1:
-            continue  # a head was trained on all labels
         own = BASELINES.get(type(base.protocol), base.protocol) if entry.source in WITHOUT_WEIGHTS else base.protocol
         if isinstance(own, SvmSettings) and fraction < 1:
             own = replace(own, is_refitted=False)

@@ -8,8 +8,9 @@ from dataclasses import replace
 from itertools import product
 
 from pretrain import has_data
+from recipes.transfers import TRANSFERS
 from study_benchmarks import Loaded
-from study_plan import Point, grid_of, points_of, stages_of
+from study_plan import Point, grid_of, left_out_sets, points_of, stages_of
 from study_weights import Weights
 
 from raypath.data.pool_spec import parse_pool
@@ -31,6 +32,22 @@ def check_encoders(config: StudyConfig, benchmarks: list[Loaded], weights: Weigh
         elif (source := weights.source_of(point)).partition(":")[0] not in (RANDOM, RANDOM_BN):
             weights_id(source, seed=point.seed)
     check_heads(config, benchmarks, weights)
+    if config.leave_out.grid and any(entry.leave_out for entry in config.encoders):
+        check_selection(config, benchmarks)
+
+
+def check_selection(config: StudyConfig, benchmarks: list[Loaded]) -> None:
+    """Raises BadInput where no combination of the grid could be chosen in the end: no such protocol, no other task to rank by."""
+    if config.leave_out.protocol not in TRANSFERS:
+        raise BadInput(f"leave_out.protocol={config.leave_out.protocol}: expected one of {', '.join(TRANSFERS)}")
+    sets = left_out_sets(config, benchmarks)
+    for one in benchmarks:
+        left = {other.name for other in benchmarks} - {one.name} - (set(sets[one.name]) if one.is_nested else set())
+        if not left:
+            raise BadInput(
+                f"{one.name}: a combination of the grid is chosen by its ranks on other tasks, and none is left without"
+                f" {', '.join(sets[one.name])}: list another benchmark, or leave_out without a grid"
+            )
 
 
 def check_heads(config: StudyConfig, benchmarks: list[Loaded], weights: Weights) -> None:

@@ -154,7 +154,8 @@ def cost_of_fits(
     """What fitting and saying took: the processors of one trial, one core where features are known, else this pair's share."""
     settings = config.sweep
     if isinstance(config.protocol, TRAINED):
-        own = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * settings.gpus_per_trial}
+        gpus = settings.gpus_per_trial / settings.workers_per_trial  # a fit has one worker
+        own = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * gpus}
         return Cost(tiles_seen=images_of(config, fold) * num_fits, **own)
     if is_embedded_once(cell):
         return Cost(cpu_hours=hours)

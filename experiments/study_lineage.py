@@ -1,6 +1,7 @@
 """What a study was made with: every command that carried it out, and the versions behind it.
 
     STUDY/commands.jsonl     time, folder, command, how to repeat it, versions; a line for each start
+    STUDY/reopen.json        why tests are opened again, until all of them are scored
 
 One decision: nothing is overwritten. A study is carried out by several commands, maybe of several commits, so each cell has the
 versions that it was made with (`cell.json`), and the commands stand one below the other. What repeats a study is its config as it
@@ -16,9 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from raypath.run_folder import RunFolder, runs_root
+from raypath.study.cells import write_json
 from raypath.tracking import git_tags
 
 COMMANDS = "commands.jsonl"
+_REOPEN = "reopen.json"
 _PACKAGES = ("raypath", "torch", "timm", "ray", "mlflow", "scikit-learn", "numpy")
 
 
@@ -43,3 +46,16 @@ def record_command(folder: Path) -> None:
         "versions": versions_here(),
     }
     RunFolder(folder).append(COMMANDS, line)
+
+
+def opening_words(folder: Path, words: str) -> str:
+    """Why tests are opened again: what was said now, else what was said to a start that did not come to its end."""
+    words = words or RunFolder(folder).read(_REOPEN).get("words", "")
+    if words:
+        write_json(folder / _REOPEN, {"words": words})
+    return words
+
+
+def forget_opening(folder: Path) -> None:
+    """All tests are scored: the next start opens none again unless it says why."""
+    (folder / _REOPEN).unlink(missing_ok=True)

@@ -57,7 +57,7 @@ def log_cells(tracked: Tracked, cells: Sequence[Cell]) -> None:
     """The scores of cells that are done, means over their fits: into the run they belong to, and a run of each below it."""
     tracker, parent = open_tracking(tracked.tracking, launch.PROJECT), tracked.run_id
     known = tracker.children(parent, CELL_TAG)
-    for cell in (cell for cell in cells if place_of_cell(cell).is_done):
+    for cell in {cell.key: cell for cell in reversed(cells) if place_of_cell(cell).is_done}.values():
         share = "" if cell.fraction == 1 else f"/{cell.fraction:.0%}".replace("%", "pct")
         fits = [scores_of("test", place_of_cell(cell).said(f"seed-{seed}")) for seed in cell.seeds]
         means = {name: float(np.mean([own[name] for own in fits])) for name in fits[0]}
@@ -66,6 +66,8 @@ def log_cells(tracked: Tracked, cells: Sequence[Cell]) -> None:
         tags = tracked.tags | {"protocol": cell.protocol, "fraction": f"{cell.fraction:.0%}", CELL_TAG: cell.key}
         tags |= {"config_hash": config_hash(cell.config), "data_hash": cell.data_hash}
         name, params = f"{cell.protocol}, {cell.fraction:.0%} of labels", to_dict(cell.config)
-        run = tracker.start_run(name, parent=parent, tags=tags, params=params, resume=known.get(cell.key))
+        known[cell.key] = run = tracker.start_run(
+            name, parent=parent, tags=tags, params=params, resume=known.get(cell.key)
+        )
         tracker.log_metrics(run, means)
         tracker.end_run(run, "FINISHED")

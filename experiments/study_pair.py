@@ -11,7 +11,7 @@ import fcntl
 import json
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -75,8 +75,9 @@ def score_pair(pair: Pair, one: Loaded) -> dict[str, Any]:
         raise BadInput(contamination["line"])
     with locked(pair):
         # cells that come to the same (colour under a probe, and where others are fine-tuned) are one
-        by_key = {cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}
-        failed = score_cells(pair, list(by_key.values()), one, contamination) if by_key else []
+        todo = list({cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}.values())
+        check_sealed(pair, todo, one)  # before hours of tuning; no record of a cell, which others may be allowed to run
+        failed = score_cells(pair, todo, one, contamination) if todo else []
     return {"failed": failed, "contamination": contamination}
 
 
@@ -96,7 +97,6 @@ def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[s
     benchmark, failed, embedding = one.benchmark, {}, {}
     started = time.monotonic()
     with failing_apart(todo, failed):
-        check_sealed(pair, one)  # before hours of tuning
         embedding = embed_once(todo, benchmark, pair.share)
     for number, fold in enumerate(one.folds):
         with failing_apart(todo, failed) as alive:
@@ -105,7 +105,7 @@ def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[s
         with failing_apart([cell], failed) as alive:
             if alive:
                 tests = [
-                    {"data_hash": fold.data_hash, "encoder": tested_as(in_fold(pair.cells[0], number))}
+                    {"data_hash": fold.data_hash, "encoder": tested_as(in_fold(cell, number))}
                     for number, fold in enumerate(one.folds)
                 ]
                 finish(cell, benchmark, tests, contamination, embedding.get(cell.key, Cost()))
@@ -165,8 +165,8 @@ def score_fold(
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
-    who, reason = opened_as(pair, number, num_folds)
-    rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
+    for who, reason in dict.fromkeys(opened_as(pair, cell, number, num_folds) for cell in todo):
+        rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
     for cell in todo:
         with failing_apart([cell], failed):
             config, tuning = chosen[cell.key]
@@ -175,18 +175,17 @@ def score_fold(
             note(pair, "finished", cell, number)
 
 
-def check_sealed(pair: Pair, one: Loaded) -> None:
+def check_sealed(pair: Pair, todo: Sequence[Cell], one: Loaded) -> None:
     """Raises BadInput where the test of a fold was opened for another reason before, unless the study opens tests again."""
-    for number, fold in enumerate(one.folds):
-        who, reason = opened_as(pair, number, len(one.folds))
-        if not pair.reopen:
-            check_unopened(fold, who, ledger=runs_root() / LEDGER, unless=reason)
+    for cell, (number, fold) in product(todo if not pair.reopen else (), enumerate(one.folds)):
+        who, reason = opened_as(pair, cell, number, len(one.folds))
+        check_unopened(fold, who, ledger=runs_root() / LEDGER, unless=reason)
 
 
-def opened_as(pair: Pair, number: int, num_folds: int) -> tuple[str, str]:
-    """(encoder, reason) as the ledger has them for a fold."""
+def opened_as(pair: Pair, cell: Cell, number: int, num_folds: int) -> tuple[str, str]:
+    """(encoder, reason) as the ledger has them; cells of a pair differ where their batch norm is treated otherwise."""
     place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
-    return tested_as(in_fold(pair.cells[0], number)), f"{pair.reason}{place}"
+    return tested_as(in_fold(cell, number)), f"{pair.reason}{place}"
 
 
 def in_fold(cell: Cell, number: int) -> Cell:
@@ -208,7 +207,8 @@ def finish(
     """Pool the folds of a cell and write its record; `tests`: what was opened for it, fold by fold."""
     folder = place_of_cell(cell)
     places = [folder.fold(number) for number in range(len(tests))]
-    names = [path.relative_to(places[0]).with_suffix("") for path in sorted(places[0].rglob("*.parquet"))]
+    said = [{path.relative_to(place).with_suffix("") for path in place.rglob("*.parquet")} for place in places]
+    names = sorted(set.intersection(*said))  # a null that masks of one fold do not allow is none
     for name in names:
         target = folder.path / f"{name}.parquet"
         target.parent.mkdir(exist_ok=True)
@@ -217,7 +217,8 @@ def finish(
     encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
     done = [json.loads((place / "done.json").read_text()) for place in places]
     cost = sum((Cost(**one["cost"]) for one in done), embedding)
-    vals = {name: float(np.mean([one["val"][name] for one in done])) for name in done[0]["val"]}
+    fits = set.intersection(*(set(one["val"]) for one in done))
+    vals = {name: float(np.mean([one["val"][name] for one in done])) for name in sorted(fits)}
     versions = versions_here()
     record = facts_of(cell) | {
         "state": "done",

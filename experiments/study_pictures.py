@@ -34,7 +34,7 @@ from raypath.protocols.transfer import OF_PIXELS, TransferConfig, feeding
 from raypath.study.cells import Said, write_json
 from raypath.study.results import Place, StudyResults, load_results
 
-NUM_SHOWN, NUM_MAPPED, MAX_COMPARED, THUMB_PX = 20, 600, 2_000, 144
+NUM_SHOWN, NUM_MAPPED, THUMB_PX = 20, 600, 144
 _UNTRAINED = ("colour", "random", "random_bn", "file")
 
 

@@ -1,8 +1,8 @@
 """A study while it is carried out: what needs what, who does it, and what became of it.
 
 One decision: the driver decides and the cluster works. Pretrainings, transfer scores and pairs of encoder and benchmark are nodes
-of a graph (`raypath.study.graph`), each a task; the driver alone begins and ends the study's runs in MLflow, and tasks write their
-scores and trials into them.
+of a graph (`raypath.study.graph`), each a task; the driver begins and ends the runs of encoders in MLflow, and tasks write scores,
+cells and trials into them.
 """
 
 import math
@@ -20,12 +20,12 @@ from launch import say
 from scoring import status_of
 from study_afterwards import facts_of_benchmarks, record_finished, record_study
 from study_benchmarks import Loaded, load_benchmarks
-from study_cells import cells_of, extent_of
+from study_cells import cells_of, extent_of, scored_by
 from study_checks import check_encoders
 from study_contamination import Declared
 from study_copies import look_by_features
 from study_fits import Tracked, forget_failed
-from study_lineage import record_command
+from study_lineage import forget_opening, opening_words, record_command
 from study_mlflow import StudyRuns
 from study_pair import Pair
 from study_plan import (
@@ -90,8 +90,8 @@ class Study:
         check_encoders(self.config, self.benchmarks, self.weights)
         self.extent_px = extent_of(self.config)
         nodes = self.nodes()
-        scored = [node.work[0].entry for node in nodes if node.kind == "score"]
-        num_cells = sum(len(e.protocols or self.config.protocols) for e in scored) * len(self.config.fractions)
+        scored = [node.work for node in nodes if node.kind == "score"]
+        num_cells = sum(len(scored_by(self.config, one, point.entry)) for point, one, _ in scored)
         num_trainings = len(nodes) - len(scored) + num_of_grid(self.config, self.benchmarks)
         say_plan(self.config, self.benchmarks, num_trainings, num_cells)
         self.facts = facts_of_benchmarks(self.config, self.benchmarks)
@@ -101,6 +101,7 @@ class Study:
         config = self.config
         os.environ["RAYPATH_RUNS"] = str(runs_root())  # the same for every task
         self.plan()
+        self.reopen = opening_words(self.folder, self.reopen)
         write_json(self.folder / "study.json", to_dict(config))
         write_json(self.folder / "benchmarks.json", self.facts)
         record_command(self.folder)
@@ -113,6 +114,7 @@ class Study:
             self.chosen = select_combinations(self)
             self.score()
             status = "FINISHED"
+            forget_opening(self.folder)
         except (KeyboardInterrupt, Preempted):
             status = "KILLED"
             again = shlex.join(["python", *sys.argv])
@@ -169,7 +171,7 @@ class Study:
         nodes: dict[str, Node] = {}
         points = points_of(self.config, self.benchmarks, self.chosen, self.lost)
         for one in self.benchmarks:
-            for point in points[one.name]:
+            for point in (point for point in points[one.name] if scored_by(self.config, one, point.entry)):
                 needs: tuple[str, ...] = ()
                 if point.entry.recipe:
                     needs = tuple(map(training_of, point.trainings))

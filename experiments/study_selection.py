@@ -51,21 +51,28 @@ def select_combinations(study) -> Chosen:
     for entry in (entry for entry in config.encoders if entry.leave_out and config.leave_out.grid):
         try:
             scores, by_seed = transfer_scores(study, entry)
+            own = selected(config, benchmarks, entry, scores)
         except BadInput as error:
             study.lost[entry.name] = str(error)
             say(f"{entry.name}: {error}")
             continue
-        sets = left_out_sets(config, benchmarks)
-        for one in benchmarks:
-            # folds test the val of relatives too; on a given split that is left to the paper's rule
-            relatives = [name for name in sets[one.name] if name != one.name] if one.is_nested else []
-            name = select(scores, reported_task=one.name, network=entry.name, also_excluding=relatives)
-            say(f"{entry.name} on {one.name}: {name}, best mean rank over the other tasks")
-            chosen[entry.name, one.name] = grid_of(config)[scores.combinations.index(name)]
+        chosen |= own
         kept = {"combinations": scores.combinations, "tasks": scores.tasks, "scores": scores.values.tolist()}
         kept |= {"by_seed": by_seed.tolist()}
         kept |= {"chosen": {one.name: dict(chosen[entry.name, one.name]) for one in benchmarks}}
         write_json(study.folder / "selection" / f"{entry.name}.json", kept)
+    return chosen
+
+
+def selected(config: StudyConfig, benchmarks: list[Loaded], entry: EncoderEntry, scores: TransferScores) -> Chosen:
+    """The combination of an encoder on each benchmark. Raises BadInput where no other task is left to select by."""
+    chosen, sets = {}, left_out_sets(config, benchmarks)
+    for one in benchmarks:
+        # folds test the val of relatives too; on a given split that is left to the paper's rule
+        relatives = [name for name in sets[one.name] if name != one.name] if one.is_nested else []
+        name = select(scores, reported_task=one.name, network=entry.name, also_excluding=relatives)
+        say(f"{entry.name} on {one.name}: {name}, best mean rank over the other tasks")
+        chosen[entry.name, one.name] = grid_of(config)[scores.combinations.index(name)]
     return chosen
 
 

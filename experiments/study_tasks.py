@@ -17,6 +17,7 @@ from study_mlflow import log_cells
 from study_pair import Pair, score_pair
 from study_pretraining import checkpoints_of, cost_of, pretrained
 
+from raypath.errors import BadInput
 from raypath.training.settings import PretrainConfig
 
 
@@ -49,5 +50,8 @@ def pretrain_task(stages: list[PretrainConfig], points: int, study: str, parent:
 def score_task(pair: Pair, reference: list[ray.ObjectRef]) -> dict[str, Any]:
     """Why cells failed, if any did, and what was found of contamination."""
     found = score_pair(pair, ray.get(reference[0]))
-    log_cells(pair.tracked, pair.cells)
+    try:
+        log_cells(pair.tracked, pair.cells)
+    except BadInput as error:  # MLflow does not answer: what is scored is scored
+        launch.say(str(error))
     return found

@@ -70,6 +70,30 @@ def test_a_pair_that_features_and_pixels_find_is_kept_in_one_fold(folder, weight
     assert line["listed"][0].startswith(f"{ORIGINAL} and {COPY}, correlation 0.4")
 
 
+def test_no_pair_that_was_found_is_divided_by_the_folds_that_are_drawn_anew(folder, weights, ray_instance, tmp_path):
+    for number, colour in zip((5, 7, 9, 11, 13, 15, 17), np.random.default_rng(0).dirichlet((0.3, 0.3, 0.3), 7)):
+        own = texture(number)
+        faded = Image.blend(texture(100 + number), own.transpose(Image.Transpose.ROTATE_90), 0.35)
+        for name, picture in ((f"{number:02}", own), (f"{number:02}-copy", faded)):
+            Image.fromarray(np.uint8(np.asarray(picture) * colour / colour.max())).save(folder / "b" / f"{name}.png")
+    config = study(folder, weights)
+    (one,) = look_by_features(config, load_benchmarks(config), 64, tmp_path)
+    assert len(one.by_features) > 4
+    assert divided(one, one.by_features) == []
+
+
+def test_the_folds_stay_when_the_study_gets_another_encoder_first(folder, weights, ray_instance, tmp_path):
+    config = study(folder, weights)
+    (before,) = look_by_features(config, load_benchmarks(config), 64, tmp_path)
+    other = tmp_path / "other.safetensors"
+    save_encoder(build_encoder(EncoderSettings(architecture="resnet10t", input_px=64), seed=1), other)
+    grown = study(folder, other, encoders=(EncoderEntry(name="first", source=str(weights)),))
+    (after,) = look_by_features(grown, load_benchmarks(grown), 64, tmp_path)
+    assert after.folds_hash == before.folds_hash
+    (line,) = json.loads((tmp_path / "copies.json").read_text())
+    assert line["encoder"] == str(weights)
+
+
 def test_across_a_given_split_it_is_an_error_unless_it_is_waived(folder, weights, ray_instance, tmp_path):
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
     split = {name: ("train", "val", "test")[number // 2 % 3] for number, name in enumerate(names)}

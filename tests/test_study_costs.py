@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
+from study_lineage import forget_opening, opening_words
 from study_plan import Point
 from study_pretraining import cost_of, cpus_of
 from study_selection import cost_of_search
@@ -82,3 +83,11 @@ def test_a_search_costs_every_combination_and_not_only_the_chosen_one():
         "pretraining": asdict(Cost(tiles_seen=2_300, cpu_hours=46.0)),
         "scoring": asdict(Cost(tiles_seen=480, gpu_hours=24.0)),
     }
+
+
+def test_tests_are_opened_again_for_one_reason_until_all_are_scored(tmp_path):
+    assert opening_words(tmp_path, "") == ""
+    assert opening_words(tmp_path, "a bug in the metric") == "a bug in the metric"
+    assert opening_words(tmp_path, "") == "a bug in the metric"  # killed, and started again without words
+    forget_opening(tmp_path)
+    assert opening_words(tmp_path, "") == ""

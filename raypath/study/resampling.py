@@ -93,9 +93,9 @@ def bootstrap_t(
     everyone, is_difference = patterns.multiplicity[None].astype(float), bool((member_weight < 0).any())
     (estimate,), (error,) = _estimate_and_error(everyone, patterns, counted, member_weight)
     is_still = not error > SMALLEST_ERROR  # which NaN is not
-    if is_still and is_difference:
+    if is_still and is_difference and not np.isnan(error) and abs(estimate) <= SMALLEST_ERROR:
         return percentile(patterns, counted, member_weight, *settings)._replace(remark="no patient tells them apart")
-    if _has_lonely_class(patterns, counted) and not is_still:
+    if _has_lonely_class(patterns, counted) and (not is_still or (is_difference and np.isnan(error))):
         ends = percentile(patterns, counted, member_weight, *settings)
         return ends._replace(remark="interval by percentiles: a class has one patient only")
     if is_still:

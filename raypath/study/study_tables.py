@@ -16,6 +16,8 @@ from raypath.study.study_figures import METRIC_WORDS, point_score
 from raypath.study.tables import Cell, Noted, Range, Spread, Table
 from raypath.study.verdict import FEW_PATIENTS, FEWEST_PATIENTS
 
+_OWN_HEAD = "head"
+
 
 def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
     """Every place: score with interval, patients, seeds, its null, and what is said of it against the reference."""
@@ -116,6 +118,7 @@ def absent(results: StudyResults) -> list[tuple[str, str, str, float]]:
         for entry, (benchmark, facts), protocol, fraction in asked
         if protocol in (entry.protocols or config.protocols)
         and protocol in facts.get("protocols", config.protocols)
+        and not (protocol == _OWN_HEAD and fraction < 1)  # a head was trained on all labels
         and results.place(entry.name, benchmark, protocol, fraction) is None
     ]
 

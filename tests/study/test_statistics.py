@@ -157,6 +157,10 @@ def test_where_errors_are_few_the_interval_says_how_it_was_had():
     assert score_interval(perfect, method="percentile").remark == "no width: too few errors to tell"
     alike = paired_difference(perfect, perfect)
     assert (alike.low, alike.high, alike.is_clear, alike.remark) == (0, 0, False, "no patient tells them apart")
+    collapsed = make(label, np.array(label) == 0, patient)  # one class for everything: as wrong on every patient
+    apart = paired_difference(perfect, collapsed)
+    assert (apart.estimate, apart.is_clear, apart.remark) == (0.5, True, "exact bounds: too few errors for bootstrap-t")
+    assert 0 < apart.low < 0.5 < apart.high <= 1
     lonely = make([0] * 19 + [1], np.arange(20) % 3 > 0, patient)
     assert (score_interval(lonely).method, "one patient only" in score_interval(lonely).remark) == ("percentile", True)
     assert (score_interval(lonely, "accuracy").method, score_interval(lonely, "accuracy").remark) == ("bootstrap-t", "")
