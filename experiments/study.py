@@ -29,6 +29,7 @@ from recipes import PRETRAINING
 from recipes.studies import STUDIES
 from study_run import Study
 
+from raypath.benchmarks.settings import KINDS
 from raypath.config import override, to_dict
 from raypath.errors import BadInput
 from raypath.protocols.encoders import short_name
@@ -86,8 +87,14 @@ def _word(key: str, word: str) -> Any:
         what = {"recipe": place} if place in PRETRAINING else {"source": place}
         return to_dict(EncoderEntry(name=_plain(place), **what, num_seeds=int(num) if star else 1))
     if key == "benchmarks":
-        is_place = Path(word).exists()
-        return {"path" if is_place else "kind": word}
+        if Path(word).exists():
+            return {"path": word}
+        kinds = [one.__dataclass_fields__["kind"].default for one in KINDS]
+        if word not in kinds:
+            raise BadInput(
+                f"benchmarks: there is no folder or file {word}; expected one, or a kind: {', '.join(kinds)}"
+            )
+        return {"kind": word}
     return float(word) if key == "fractions" else word
 
 

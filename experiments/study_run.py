@@ -43,9 +43,9 @@ from study_tasks import pretrain_task, score_task, submit
 from study_weights import Weights, declared_of, training_of
 
 from raypath.config import to_dict
-from raypath.errors import Preempted
+from raypath.errors import Incomplete, Preempted
 from raypath.protocols.encoders import RANDOM_BN
-from raypath.run_folder import runs_root
+from raypath.run_folder import RunFolder, runs_root
 from raypath.study.cells import Cell, Checkpoint, asked_of, keys_of, write_json
 from raypath.study.graph import Graph, Node, State, run_graph
 from raypath.study.settings import StudyConfig
@@ -126,6 +126,12 @@ class Study:
             self.runs.end(status)
         report = record_study(self.folder, config, self.benchmarks, self.runs)
         say(f"report {report}\nlook at runs: make ui  (MLflow: {self.runs.tracker.place})")
+        failed = RunFolder(self.folder).read("failures.json")
+        if failed:
+            raise Incomplete(
+                f"{config.name}: {len(failed)} parts failed, the first {next(iter(failed))}; the report has all of them, with the"
+                " reasons; run again (--retry: what failed as well)"
+            )
 
     def score(self) -> None:
         """Pretrain what is to be pretrained, and score every encoder on every benchmark."""

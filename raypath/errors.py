@@ -7,6 +7,7 @@ went wrong, so that a slide can be quarantined by reason and a job scheduler can
 EXIT_BAD_INPUT = 2
 EXIT_QUARANTINE = 3
 EXIT_DIVERGED = 4
+EXIT_INCOMPLETE = 5
 EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
@@ -32,6 +33,12 @@ class Diverged(RaypathError):
     """The loss is not finite and stays so."""
 
     exit_code = EXIT_DIVERGED
+
+
+class Incomplete(RaypathError):
+    """A study has come to its end, and parts of it have failed: its report has the others."""
+
+    exit_code = EXIT_INCOMPLETE
 
 
 class Preempted(RaypathError):

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from raypath.errors import EXIT_INCOMPLETE
 from raypath.slides.phantom import write_phantoms
 from raypath.study.results import load_results
 from raypath.study.study_report import write_report
@@ -209,7 +210,7 @@ def test_a_study_that_grows_asks_before_it_opens_a_test_again(left_out, sets):
     grown = place.with_name("grown.toml")
     grown.write_text(place.read_text().replace('protocols = ["probe"]', 'protocols = ["probe", "knn"]'))
     process = started(grown, runs, "name=loto")
-    assert process.wait(timeout=300) == 0
+    assert process.wait(timeout=300) == EXIT_INCOMPLETE
     failed = load_results(runs / "studies" / "loto").failures
     assert len(failed) == 3 * len(NAMES)  # every encoder on every set, by the new protocol
     assert all("its test was already opened" in reason for reason in failed.values())
@@ -251,8 +252,11 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         assert "Not finished: " not in (study / "report.html").read_text()
         tables[runs.name] = (study / "table.csv").read_text()
         done = Counter((line["cell"], line["fold"]) for line in journal_of(study) if line["what"] == "finished")
-        assert len(done) == 5 * 2  # cells, folds; colour's probe stands for what it would be fine-tuned
+        records = [json.loads(place.read_text()) for place in (study / "cells").glob("*/cell.json")]
+        assert [(record["state"], record["num_folds"]) for record in records] == [("done", 2)] * 6
         assert set(done.values()) == {1}
+        # a kill may come between what a fold has said and its line in the journal, for each of two pairs at once
+        assert 12 - len(done) in (range(1) if runs.name == "whole" else range(7))
     assert tables["killed"] == tables["whole"]
 
 

@@ -40,6 +40,11 @@ def test_words_become_encoders_benchmarks_protocols_and_shares(tmp_path):
     ("name", "settings", "message"),
     [
         ("nothing", [], "there is no such study"),
+        (
+            "transfer",
+            ["benchmarks=nowhere"],
+            "benchmarks: there is no folder or file nowhere; expected one, or a kind: .*breakhis",
+        ),
         ("transfer", ["encoders=colour,colour"], "a name of its own"),
         ("transfer", ["fractions=0"], "more than 0"),
         ("transfer", ["protocol=probe"], "did you mean 'protocols'"),

@@ -72,7 +72,7 @@ def _openings(file: IO[str], benchmark: Benchmark, encoder: str, ledger: Path) -
 def _already_opened(benchmark: Benchmark, encoder: str, first: dict, ledger: Path) -> BadInput:
     return BadInput(
         f"{benchmark.name}: its test was already opened for encoder {encoder!r} at {first['time']} "
-        f"({first['reason']}); ledger {ledger}. Use the scores of then, or pass reopen=true: it is counted"
+        f"({first['reason']}); ledger {ledger}. Use the scores of then, or pass reopen=true (a study: reopen='why'): it is counted"
     )
 
 

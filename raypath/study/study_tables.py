@@ -215,7 +215,10 @@ def altered_table(results: StudyResults) -> Table | None:
         columns=("benchmark", "encoder", "protocol", "labels", "as they are", *names),
         rows=tuple(rows),
         missing="not scored",
-        footnotes=("grey: luminance alone; hed: stain jitter of that strength. Fitted on images as they are.",),
+        footnotes=(
+            "grey: luminance alone; hed: stain jitter of that strength. Fitted on images as they are; all by the first fit of each"
+            " checkpoint.",
+        ),
     )
 
 
