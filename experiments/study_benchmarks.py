@@ -117,7 +117,9 @@ def load_benchmarks(config: StudyConfig) -> list[Loaded]:
 
 def _load(config: StudyConfig, number: int) -> Loaded:
     entry = config.benchmarks[number]
-    settings = [f"benchmark.{one}" for one in entry.settings]
+    settings = [
+        f"benchmark.{one.removeprefix('benchmark.')}" for one in entry.settings
+    ]  # as messages write it, or without
     words = [entry.path] if entry.path else []
     if entry.kind:  # said, not recognised
         settings += [f"benchmark.kind={entry.kind}", *(f"benchmark.path={json.dumps(word)}" for word in words)]

@@ -108,6 +108,10 @@ def test_across_a_given_split_it_is_an_error_unless_it_is_waived(folder, weights
     waived = study(folder / "manifest.csv", weights, "evaluation=given", benchmark=('split.waive=["near_duplicate"]',))
     (one,) = look_by_features(waived, load_benchmarks(waived), 64, tmp_path)
     assert one.found[TAG].endswith("waived")
+    assert one.benchmark.waived == ("near_duplicate",)
+    as_messages_write_it = ('benchmark.split.waive=["near_duplicate"]',)
+    again = study(folder / "manifest.csv", weights, "evaluation=given", benchmark=as_messages_write_it)
+    assert load_benchmarks(again)[0].benchmark.data_hash == one.benchmark.data_hash
 
 
 def test_without_weights_before_pretraining_nothing_is_searched_and_it_is_said(folder, tmp_path):
