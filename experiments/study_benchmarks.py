@@ -98,9 +98,8 @@ def divided(one: Loaded, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, st
         columns = (fold.table["sample"].to_pylist(), fold.table["split"].to_pylist())
         is_fold = one.is_nested
         side_of |= {s: number if is_fold else split for s, split in zip(*columns) if not is_fold or split == "test"}
-    return [
-        pair for pair in pairs if side_of.get(pair[0]) != side_of.get(pair[1])
-    ]  # None: of no known site, always trained on
+    # a sample of no known site is tested by no fold, and trained on by all
+    return [pair for pair in pairs if side_of.get(pair[0]) != side_of.get(pair[1])]
 
 
 def load_benchmarks(config: StudyConfig) -> list[Loaded]:
@@ -117,9 +116,8 @@ def load_benchmarks(config: StudyConfig) -> list[Loaded]:
 
 def _load(config: StudyConfig, number: int) -> Loaded:
     entry = config.benchmarks[number]
-    settings = [
-        f"benchmark.{one.removeprefix('benchmark.')}" for one in entry.settings
-    ]  # as messages write it, or without
+    # messages write them with `benchmark.`, a study may leave it out
+    settings = [f"benchmark.{one.removeprefix('benchmark.')}" for one in entry.settings]
     words = [entry.path] if entry.path else []
     if entry.kind:  # said, not recognised
         settings += [f"benchmark.kind={entry.kind}", *(f"benchmark.path={json.dumps(word)}" for word in words)]
