@@ -31,6 +31,7 @@ from study_benchmarks import Loaded, divided
 from raypath.benchmarks import PhantomsSettings
 from raypath.benchmarks.benchmark import TILE_SCHEMA, with_contents
 from raypath.benchmarks.splits.making import MAX_LISTED
+from raypath.benchmarks.splits.near_duplicates import LEAST_CORRELATION
 from raypath.data.joined_index import AnyIndex, load_index
 from raypath.errors import BadInput
 from raypath.protocols.encoders import COLOUR, FILE, RANDOM, RANDOM_BN, read_as, weights_id
@@ -40,7 +41,7 @@ from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.transfer import feeding
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.cells import write_json
-from raypath.study.contamination_rules import LEAST_CORRELATION_BETWEEN, SeenTile
+from raypath.study.contamination_rules import SeenTile
 from raypath.study.feature_near_duplicates import VERSION, FeaturePair, near_duplicates_by_features
 from raypath.study.settings import StudyConfig
 
@@ -179,7 +180,7 @@ class _Search:
         values = embedder.features(self.one.benchmark, rows).values
         frame = replace(embedder.feeding.frame, side_px=None)  # all of a tile
         of_tiles = replace(embedder, feeding=replace(embedder.feeding, frame=frame)).features(self.one.benchmark, tiles)
-        least = {"least_correlation": LEAST_CORRELATION_BETWEEN}
+        least = {"least_correlation": LEAST_CORRELATION}  # tiles and samples are millions of pairs
         slide_of = dict(zip(tiles["sample"].to_pylist(), tiles["slide"].to_pylist(), strict=True))
         best: dict[tuple[str, str], FeaturePair] = {}  # of each slide: one may be held back, another one trained on
         for pair in near_duplicates_by_features(rows, values, tiles, of_tiles.values, **least):

@@ -40,7 +40,7 @@ def folder(tmp_path, monkeypatch):
         home.mkdir(parents=True, exist_ok=True)
         (tinted(texture(3)) if number == 3 else texture(number)).save(home / f"{number:02}.png")
     turned = texture(3).transpose(Image.Transpose.ROTATE_90)
-    tinted(Image.blend(texture(77), turned, 0.35)).save(tmp_path / "set" / COPY)
+    tinted(Image.blend(texture(77), turned, 0.38)).save(tmp_path / "set" / COPY)
     return tmp_path / "set"
 
 
@@ -73,7 +73,7 @@ def test_a_pair_that_features_and_pixels_find_is_kept_in_one_fold(folder, weight
 def test_no_pair_that_was_found_is_divided_by_the_folds_that_are_drawn_anew(folder, weights, ray_instance, tmp_path):
     for number, colour in zip((5, 7, 9, 11, 13, 15, 17), np.random.default_rng(0).dirichlet((0.3, 0.3, 0.3), 7)):
         own = texture(number)
-        faded = Image.blend(texture(100 + number), own.transpose(Image.Transpose.ROTATE_90), 0.35)
+        faded = Image.blend(texture(100 + number), own.transpose(Image.Transpose.ROTATE_90), 0.38)
         for name, picture in ((f"{number:02}", own), (f"{number:02}-copy", faded)):
             Image.fromarray(np.uint8(np.asarray(picture) * colour / colour.max())).save(folder / "b" / f"{name}.png")
     config = study(folder, weights)

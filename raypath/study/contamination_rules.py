@@ -50,11 +50,6 @@ class SeenTile:
     words: str
 
 
-LEAST_CORRELATION_BETWEEN = 0.6
-"""Of pictures of two sets. Within a set 0.5 is enough; among the hundred thousands of pairs between two, chance reaches it: of six
-real sets the most alike strangers, lymph node of PCam and breast of IDC, have 0.50."""
-
-
 def same_contents(training: Training, rows: Sequence[Row], digests: dict[str, str]) -> Hits:
     """By the bytes of files. `digests` keeps the sha256 by path for the next call; slides are read only where one of their size
     was seen, and those that are not local are not fetched.
@@ -131,8 +126,6 @@ def same_pictures(
     search = find(pa.Table.from_pylist([*pool, *test], schema=IMAGE_SCHEMA), progress=progress)
     found: dict[str, str] = {}
     for pair in search.pairs:
-        if pair.correlation < LEAST_CORRELATION_BETWEEN:
-            continue
         mine, theirs = sorted((pair.first, pair.second), key=lambda end: end["split"])
         sample = mine["sample"].removeprefix("asked ")
         found.setdefault(sample, f"{sample} and {theirs['sample']}, correlation {pair.correlation:.2f}")

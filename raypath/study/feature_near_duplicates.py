@@ -8,9 +8,9 @@ pictures that are nearly empty, an edge of tissue and white, are alike by their 
 correlation of CERTAIN is asked.
 
 Set on real sets, ImageNet features (EfficientNet-Lite0, 112 px), every image against all others of its set: LC25000's lung (480)
-has 88 pairs, 6 of them below the 0.5 that rings alone ask for (to the eye all copies), with a content of 0.59 and more; breast of
-IDC (921) has 3 strangers of 0.42 to 0.59, with a content of 0.20 to 0.38; the most alike of PCam (520) have 0.36, those of a polyp
-set (650) 0.37 beside one pair of copies.
+has 88 pairs, 4 of them below the 0.5 that rings alone ask for (to the eye copies), with a content of 0.55 and more. The most alike
+strangers with as much content have 0.44 (white blood cells), with less 0.55 (breast of IDC); of PCam (520) they have 0.37, of a
+polyp set (650) 0.37 beside one pair of copies.
 
 What it costs: one decoding per sample, N x M cosines, NUM_NEAREST comparisons per sample of the first set.
 """
@@ -24,8 +24,8 @@ import pyarrow as pa
 from raypath.benchmarks.splits.near_duplicates import compare, pictures, rings_of
 from raypath.errors import BadInput
 
-VERSION = 1  # raised by hand when equal pictures and features give other pairs
-LEAST_CORRELATION, LEAST_COSINE = 0.4, 0.4
+VERSION = 2  # raised by hand when equal pictures and features give other pairs
+LEAST_CORRELATION, LEAST_COSINE = 0.45, 0.4
 LEAST_CONTENT, CERTAIN = 0.5, 0.8
 NUM_NEAREST = 8
 _EXTENT_PX = 128  # at which tiles of slides are read

@@ -9,8 +9,8 @@ Biometrics Bulletin 2 (1946) 110.
 What the checkpoints differ by on these patients alone is counted in both parts, so the interval errs towards too wide. Measured
 (20 and 44 patients of uneven size, nominal 95 %, 250 simulated studies each, seeds that matter little to more than the
 patients): it covers 94.0 to 98.4 % for a score, and for a difference of two recipes 97.2 to 99.2 % of 3 checkpoints, 95.6 to 98.8 %
-of 5. At 20 patients Welch's error over all parts at once is narrower, and covers 92.5 to 95 % for a score; the patients' interval alone covers 70 % for a score and
-48 % for a difference where seeds matter most.
+of 5. At 20 patients Welch's error over all parts at once is narrower, and covers 92.5 to 95 % for a score; the patients' interval
+alone covers 70 % for a score and 48 % for a difference where seeds matter most.
 """
 
 import numpy as np

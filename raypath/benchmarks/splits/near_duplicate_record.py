@@ -20,7 +20,7 @@ from raypath.benchmarks.splits.near_duplicates import LEAST_CORRELATION, Pair, P
 from raypath.errors import BadInput
 
 MAX_DRAWN = 40
-VERSION = 1  # raised by hand when equal pictures give other pairs
+VERSION = 2  # raised by hand when equal pictures give other pairs
 _LAID = ("correlation", "turn_deg", "is_mirrored", "magnification")
 
 

@@ -147,6 +147,21 @@ def test_an_edge_alone_makes_no_pair(tmp_path):
     assert find(save_set(tmp_path, pictures)).pairs == ()
 
 
+def cell(number, side=96):
+    """A dark disc, a bit oval, on a light ground: strangers are alike in outline only."""
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[:side, :side] - side / 2
+    radius = np.hypot(x * rng.uniform(0.95, 1.05), y) / (side * rng.uniform(0.3, 0.36))
+    inside = 110 + 0.35 * (np.asarray(texture(number, side), float).mean(axis=2) - 128)
+    return Image.fromarray(np.uint8(np.where(radius < 1, inside, 225))).convert("RGB")
+
+
+def test_round_cells_are_no_pair_for_their_outline_and_a_turned_copy_of_one_is(tmp_path):
+    cells = [(f"{n:02}", ("train", "test")[n % 2], cell(n)) for n in range(60)]
+    cells.append(("copy", "test", augmented(cell(8), 40, 1.1)))
+    assert names_of(find(save_set(tmp_path, cells))) == {frozenset(("08", "copy"))}
+
+
 def test_a_benchmark_with_copies_is_refused_with_its_list_unless_waived(tmp_path):
     table = save_set(tmp_path, [("a", "train", texture(1)), ("b", "test", turned(texture(1), TURNS[3]))])
     benchmark = Benchmark(
@@ -180,10 +195,20 @@ def test_the_sheet_lays_the_second_on_the_first(tmp_path, degrees, scale, turn):
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "fewest", "most"), [("lc25000_lung", 30, 40), ("pcam", 0, 0), ("crc_polyp5", 0, 0)])
 def test_the_copies_of_lc25000_are_found_and_none_where_there_are_none(real_data, name, fewest, most):
-    folder = real_data / "labelled" / name
+    search = find(listed(real_data / "labelled" / name))
+    assert fewest <= len(search.pairs) <= most
+    assert all(pair.first["path"].split("/")[-2] == pair.second["path"].split("/")[-2] for pair in search.pairs)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "most"), [("wbc_jtsc", 10), ("idc", 0)])
+def test_folds_of_real_sets_are_not_tied_by_strangers(real_data, name, most):
+    table = listed(real_data / "labelled" / name)
+    assert len(find(table, groups=table["sample"].to_pylist()).pairs) <= most
+
+
+def listed(folder):
     with (folder / "manifest.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     columns = {"sample": [row["path"] for row in rows], "split": [row["split"] for row in rows]}
-    search = find(pa.table(columns | {"path": [str(folder / row["path"]) for row in rows]}))
-    assert fewest <= len(search.pairs) <= most
-    assert all(pair.first["path"].split("/")[-2] == pair.second["path"].split("/")[-2] for pair in search.pairs)
+    return pa.table(columns | {"path": [str(folder / row["path"]) for row in rows]})
