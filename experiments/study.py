@@ -3,7 +3,7 @@
     python experiments/study.py STUDY [key=value ...]
 
     python experiments/study.py my-study.toml                       a study in a file (README, "Studies")
-    python experiments/study.py runs/studies/NAME/study.json        one that was carried out, as its settings were then
+    python experiments/study.py runs/studies/NAME                   one that was begun, as its settings were then
     python experiments/study.py transfer encoders=runs/ID,imagenet:resnet18,random,colour benchmarks=../data/a,../data/b
     python experiments/study.py transfer ... protocols=probe,finetune fractions=0.1,0.25,1 transfer='["sweep.num_trials=8"]'
     python experiments/study.py --list
@@ -63,13 +63,15 @@ def main(arguments: list[str]) -> None:
 
 def study_of(name: str, assignments: list[str]) -> StudyConfig:
     """The study of a name or a file, with `key=value` over it. Raises BadInput for one that is none."""
-    if name.endswith((".toml", ".json")):
-        config = read_study(Path(name))
+    known = Path(name) / "study.json"
+    if name.endswith((".toml", ".json")) or known.is_file():
+        config = read_study(known if known.is_file() else Path(name))
     elif name in STUDIES:
         config = STUDIES[name]()
     else:
         raise BadInput(
-            f"{name!r}: there is no such study; expected a .toml or .json file or one of {', '.join(STUDIES)}"
+            f"{name!r}: there is no such study; expected a .toml file, the folder of a study that was begun (runs/studies/NAME), or"
+            f" one of {', '.join(STUDIES)}"
         )
     words = {key: pick(assignments, key)[0] for key in ("encoders", "benchmarks", "protocols", "fractions")}
     values: dict[str, Any] = {}

@@ -67,7 +67,10 @@ def _is_test(table):
 
 
 def _evaluation(transfer: TransferConfig) -> str:
-    return f"nested, {transfer.num_folds} folds" if transfer.evaluation == "nested" else "the split's own test"
+    if transfer.evaluation != "nested":
+        return "the split's own test"
+    draws = f", drawn {transfer.num_repeats} times" if transfer.num_repeats > 1 else ""
+    return f"nested, {transfer.num_folds} folds{draws}"
 
 
 def record_finished(folder: Path) -> None:

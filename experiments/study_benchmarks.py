@@ -6,6 +6,7 @@ divided, a protocol that is none for it, a file of sites that does not fit.
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -84,22 +85,34 @@ class Loaded:
 
     @cached_property
     def folds(self) -> list[Benchmark]:
-        """The outer folds, by patient or by site, or the benchmark as it is divided. Raises BadInput where it cannot be."""
-        transfer = next(iter(self.transfers.values()))
+        """The outer folds, draw after draw, or those by site, or the benchmark as it is divided.
+
+        Raises BadInput where it cannot be divided.
+        """
+        transfer = max(self.transfers.values(), key=lambda own: own.num_repeats or 1)
         if self.leaves_site_out:
             return leave_site_out(self.benchmark, self.site_of, seed=transfer.seed)
         return outer_folds(transfer, self.benchmark, self.together) if self.is_nested else [self.benchmark]
 
+    @property
+    def folds_per_draw(self) -> int:
+        """Of each draw, every sample is tested by one."""
+        return len(self.folds) // max(own.num_repeats or 1 for own in self.transfers.values())
+
+    def folds_of(self, protocol: str) -> list[Benchmark]:
+        """Those by which a protocol is scored: of the first draws as many as it asks for."""
+        return self.folds[: self.folds_per_draw * (self.transfers[protocol].num_repeats or 1)]
+
 
 def divided(one: Loaded, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Those of some pairs of samples that stand on two sides of the split, or are tested by two folds."""
-    side_of: dict[str, int | str] = {}
+    sides_of: dict[str, list[int | str]] = defaultdict(list)
     for number, fold in enumerate(one.folds):
-        columns = (fold.table["sample"].to_pylist(), fold.table["split"].to_pylist())
-        is_fold = one.is_nested
-        side_of |= {s: number if is_fold else split for s, split in zip(*columns) if not is_fold or split == "test"}
+        for sample, split in zip(fold.table["sample"].to_pylist(), fold.table["split"].to_pylist(), strict=True):
+            if not one.is_nested or split == "test":
+                sides_of[sample].append(number if one.is_nested else split)
     # a sample of no known site is tested by no fold, and trained on by all
-    return [pair for pair in pairs if side_of.get(pair[0]) != side_of.get(pair[1])]
+    return [pair for pair in pairs if sides_of[pair[0]] != sides_of[pair[1]]]
 
 
 def load_benchmarks(config: StudyConfig) -> list[Loaded]:
@@ -124,16 +137,19 @@ def _load(config: StudyConfig, number: int) -> Loaded:
         words = []
     transfers, benchmark = {}, None
     for protocol in config.protocols:
-        if protocol not in TRANSFERS:
-            raise BadInput(f"protocols: {protocol!r} is none; expected some of {', '.join(TRANSFERS)}")
         asked = asked_for([*words, protocol, *settings, *settings_for(protocol, config.transfer)])
         transfer = replace(asked.config(), seed=config.seed)
         benchmark = benchmark or transfer.benchmark.load(config.seed)
         if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
-            transfers[protocol] = with_evaluation(transfer, benchmark)
+            transfers[protocol] = with_draws(config, transfer, benchmark)
     if config.method == "percentile" and benchmark.primary == "auroc":
         raise BadInput(
             f"{benchmark.name}: method=percentile knows no AUROC, its primary metric; use bootstrap-t or image"
+        )
+    if len({(own.evaluation, own.num_folds) for own in transfers.values()}) > 1:
+        raise BadInput(
+            f"{benchmark.name}: its protocols ask for different evaluations or num_folds; a test is opened once for them all, so"
+            " set them for all, without a protocol's name in front"
         )
     if not transfers:
         raise BadInput(
@@ -190,10 +206,10 @@ def settings_for(protocol: str, transfer: Sequence[str]) -> list[str]:
     return own
 
 
-def with_evaluation(transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-    """The evaluation decided; nested folds are drawn once, as seeds tell the spread of fits. Raises BadInput for other repeats."""
-    if transfer.num_repeats not in (None, 1):
-        raise BadInput(
-            f"num_repeats={transfer.num_repeats}: the folds of a study are drawn once; set num_seeds instead"
-        )
-    return evaluated(replace(transfer, num_repeats=transfer.num_repeats or 1), benchmark)
+def with_draws(config: StudyConfig, transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
+    """The evaluation decided. Folds are drawn once, unless somebody says otherwise, where a recipe may be pretrained for each."""
+    is_of_slides = "x_l0" in benchmark.table.column_names
+    is_costly = is_of_slides and any(
+        entry.recipe and not (entry.transductive or entry.leave_out) for entry in config.encoders
+    )
+    return evaluated(replace(transfer, num_repeats=transfer.num_repeats or (1 if is_costly else None)), benchmark)

@@ -58,7 +58,7 @@ def cells_of(
             transfer = replace(transfer, batch_norm="keep")
         check_protocol(transfer, one.benchmark)
         is_fixed = isinstance(own, _WITHOUT_CHANCE) and not has_budget(transfer)
-        num = 1 if is_fixed else config.num_seeds
+        num = max(1 if is_fixed else config.num_seeds, transfer.num_repeats or 1)  # every draw of the folds has a fit
         is_dense = one.benchmark.kind == "segmentation"
         num_nulls = min(config.num_nulls, 1) if isinstance(own, TRAINED) else config.num_nulls
         num_nulls = 0 if isinstance(own, HeadSettings) else num_nulls  # no label is looked at, so none can be shuffled

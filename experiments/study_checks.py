@@ -6,9 +6,12 @@ of the folds of a benchmark the first stands for all.
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 from pretrain import has_data
+from recipes import PRETRAINING
 from recipes.transfers import TRANSFERS
+from stages import stages_from_recipe
 from study_benchmarks import Loaded
 from study_plan import Point, grid_of, left_out_sets, points_of, stages_of
 from study_weights import Weights
@@ -21,6 +24,27 @@ from raypath.protocols.monitor import check_monitor
 from raypath.protocols.own_head import own_head
 from raypath.study.settings import StudyConfig
 from raypath.training.settings import check_settings
+
+
+def check_words(config: StudyConfig) -> None:
+    """What can be wrong without an image being read, all at once. Raises BadInput for protocols, recipes, settings and places."""
+    faults = []
+    unknown = [name for name in config.protocols if name not in TRANSFERS]
+    faults += [f"protocols: {name!r} is none; expected some of {', '.join(TRANSFERS)}" for name in unknown]
+    for entry in (entry for entry in config.encoders if entry.recipe):
+        try:
+            stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])
+        except BadInput as error:
+            faults.append(f"{entry.name}: {error}")
+    places = [entry.path for entry in config.benchmarks]
+    places += [entry.sites for entry in config.benchmarks]
+    faults += [
+        f"{place}: no such file or folder"
+        for place in places
+        if place and "://" not in place and not Path(place).exists()
+    ]
+    if faults:
+        raise BadInput("\n".join(faults))
 
 
 def check_encoders(config: StudyConfig, benchmarks: list[Loaded], weights: Weights) -> None:

@@ -46,7 +46,7 @@ def seen_or_fail(cell: Cell, one: Loaded, declared: Declared, folder: Path) -> d
     asked += [tile.words for tile in one.seen_tiles]
     place = folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
     if not place.exists():
-        met = zip(by_fold, one.folds, strict=True) if by_fold else [(cell.checkpoint, one.benchmark)]
+        met = zip(by_fold, one.folds[: len(by_fold)], strict=True) if by_fold else [(cell.checkpoint, one.benchmark)]
         is_all_test = one.is_nested and not by_fold
         found = [_found(declared, point.source, test, one.seen_tiles, is_all_test=is_all_test) for point, test in met]
         write_json(place, max(found, key=lambda own: _GRAVITY.index(own["status"])))

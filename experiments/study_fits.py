@@ -115,18 +115,19 @@ def tuned(tracked: Tracked, cell: Cell, fold: Benchmark, number: int):
 
 
 def say_all(
-    cell: Cell, config: TransferConfig, fold: Benchmark, rows: pa.Table, place: Path, tuning: Cost, share: float
+    cell: Cell, fold: Benchmark, rows: pa.Table, place: Path, tuning: Cost, share: float, *, draw: int = 0
 ) -> None:
-    """What the chosen configuration says of the test: by every seed, on altered images, and fitted on shuffled labels."""
-    started = time.monotonic()
-    fits = [(f"seed-{seed}", replace(config, seed=seed), fold) for seed in cell.seeds]
-    for number, labels in enumerate(nulls_of(cell, fold), start=1):
-        fits.append((f"{NULL}-{number}", replace(config, seed=cell.seeds[0]), labels))
+    """What a cell, with the configuration that was chosen, says of the test: by every seed, on altered images, and fitted on
+    shuffled labels; on each draw of the folds those fits whose turn it is.
+    """
+    started, config = time.monotonic(), cell.config
+    fits = fits_of(cell, fold, draw)
+    first = f"seed-{cell.seeds[0]}"
     is_trained = isinstance(config.protocol, TRAINED)
     speak = said_by_trained if is_trained else said_by_frozen
     vals, how = {}, ""
     for name, own, data in fits:
-        altered = cell.alterations if name == fits[0][0] else ()
+        altered = cell.alterations if name == first else ()
         val, said, way = speak(own, data, rows, altered)
         vals[name], how = scores_of("val", val)[f"val_{fold.primary}"], how or way
         for alteration, predictions in said.items():
@@ -134,25 +135,34 @@ def say_all(
             target.parent.mkdir(exist_ok=True)
             save_said(predictions, target)
     hours = (time.monotonic() - started) / 3600
-    cost = tuning + cost_of_fits(cell, config, fold, len(fits), len(rows), hours, share)
+    cost = tuning + cost_of_fits(cell, fold, len(fits), len(rows), hours, share)
     done = {"how": how, "val": vals, "cost": asdict(cost), "params": to_dict(config)}
     write_json(place / "done.json", done)
 
 
-def nulls_of(cell: Cell, fold: Benchmark) -> list[Benchmark]:
+def fits_of(cell: Cell, fold: Benchmark, draw: int) -> list[tuple[str, TransferConfig, Benchmark]]:
+    """(name, config, labels) of the fits on a draw of the folds: seeds take the draws in turn, and so do shuffles of labels."""
+    num_draws = cell.config.num_repeats or 1
+    own = cell.seeds[draw::num_draws]
+    fits = [(f"seed-{seed}", replace(cell.config, seed=seed), fold) for seed in own]
+    numbers = range(draw, cell.num_nulls, num_draws)
+    for number, labels in zip(numbers, nulls_of(cell, fold, numbers)):
+        fits.append((f"{NULL}-{number + 1}", replace(cell.config, seed=own[0]), labels))
+    return fits
+
+
+def nulls_of(cell: Cell, fold: Benchmark, numbers: Sequence[int]) -> list[Benchmark]:
     """The fold with shuffled labels, another shuffle for every checkpoint too; none where masks fit no other image."""
     try:
-        return [shuffled(fold, seed=cell.checkpoint.seed * MAX_NULLS + number) for number in range(cell.num_nulls)]
+        return [shuffled(fold, seed=cell.checkpoint.seed * MAX_NULLS + number) for number in numbers]
     except BadInput as error:
         say(f"{cell.words}: no null: {error}")
         return []
 
 
-def cost_of_fits(
-    cell: Cell, config: TransferConfig, fold: Benchmark, num_fits: int, num_tested: int, hours: float, share: float
-) -> Cost:
+def cost_of_fits(cell: Cell, fold: Benchmark, num_fits: int, num_tested: int, hours: float, share: float) -> Cost:
     """What fitting and saying took: the processors of one trial, one core where features are known, else this pair's share."""
-    settings = config.sweep
+    config, settings = cell.config, cell.config.sweep
     if isinstance(config.protocol, TRAINED):
         gpus = settings.gpus_per_trial / settings.workers_per_trial  # a fit has one worker
         own = {"cpu_hours": hours * settings.cpus_per_trial, "gpu_hours": hours * gpus}

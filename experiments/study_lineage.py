@@ -36,13 +36,14 @@ def versions_here() -> dict[str, str]:
 
 def record_command(folder: Path) -> None:
     """Write down the command that carries a study out from now on."""
-    place = f"RAYPATH_RUNS={shlex.quote(str(runs_root()))}"
+    places = {"RAYPATH_RUNS": str(runs_root()), "RAYPATH_WEIGHTS": os.environ.get("RAYPATH_WEIGHTS")}
+    where = " ".join(f"{name}={shlex.quote(value)}" for name, value in places.items() if value)
     script, *words = sys.argv
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "folder": os.getcwd(),
-        "command": f"{place} {shlex.join(['python', script, *words])}",
-        "repeat": f"{place} {shlex.join(['python', script, str(folder.absolute() / 'study.json')])}",
+        "command": f"{where} {shlex.join(['python', script, *words])}",
+        "repeat": f"{where} {shlex.join(['python', script, str(folder.absolute())])}",
         "versions": versions_here(),
     }
     RunFolder(folder).append(COMMANDS, line)

@@ -36,7 +36,7 @@ from raypath.protocols.encoders import encoder_id, open_encoder
 from raypath.protocols.fitting import embedder_of
 from raypath.protocols.transfer import TransferConfig, batch_norm_rule, feeding
 from raypath.run_folder import runs_root
-from raypath.study.cells import Cell, Cost, facts_of, load_said, save_said
+from raypath.study.cells import Cell, CellFolder, Cost, facts_of, load_said, save_said
 from raypath.tracking import open_tracking
 
 
@@ -99,14 +99,14 @@ def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[s
     with failing_apart(todo, failed):
         embedding = embed_once(todo, benchmark, pair.share)
     for number, fold in enumerate(one.folds):
-        with failing_apart(todo, failed) as alive:
-            score_fold(pair, alive, fold, number, len(one.folds), failed)
+        with failing_apart([cell for cell in todo if number < len(one.folds_of(cell.protocol))], failed) as alive:
+            score_fold(pair, alive, fold, number, one.folds_per_draw, failed)
     for cell in todo:
         with failing_apart([cell], failed) as alive:
             if alive:
                 tests = [
                     {"data_hash": fold.data_hash, "encoder": tested_as(in_fold(cell, number))}
-                    for number, fold in enumerate(one.folds)
+                    for number, fold in enumerate(one.folds_of(cell.protocol))
                 ]
                 finish(cell, benchmark, tests, contamination, embedding.get(cell.key, Cost()))
         if cell.key in failed:
@@ -153,9 +153,9 @@ def _line(error: Exception) -> str:
 
 
 def score_fold(
-    pair: Pair, cells: list[Cell], fold: Benchmark, number: int, num_folds: int, failed: dict[str, str]
+    pair: Pair, cells: list[Cell], fold: Benchmark, number: int, per_draw: int, failed: dict[str, str]
 ) -> None:
-    """One fold of all cells: choose on val, open the test once, fit and say."""
+    """One fold of all cells: choose on val, open the test once, fit and say; `number` goes through all draws of the folds."""
     todo = [in_fold(cell, number) for cell in cells]
     todo = [cell for cell in todo if not (place_of_cell(cell).fold(number) / "done.json").exists()]
     chosen: dict[str, tuple[TransferConfig, Cost]] = {}
@@ -165,26 +165,30 @@ def score_fold(
     todo = [cell for cell in todo if cell.key in chosen]
     if not todo:
         return
-    for who, reason in dict.fromkeys(opened_as(pair, cell, number, num_folds) for cell in todo):
+    for who, reason in dict.fromkeys(opened_as(pair, cell, number, per_draw) for cell in todo):
         rows = open_test(fold, who, reason, ledger=runs_root() / LEDGER, reopen=pair.reopen, unless=reason)
     for cell in todo:
         with failing_apart([cell], failed):
             config, tuning = chosen[cell.key]
             note(pair, "started", cell, number)
-            say_all(cell, config, fold, rows, place_of_cell(cell).fold(number), tuning, pair.share)
+            own = replace(cell, config=config)
+            say_all(own, fold, rows, place_of_cell(cell).fold(number), tuning, pair.share, draw=number // per_draw)
             note(pair, "finished", cell, number)
 
 
 def check_sealed(pair: Pair, todo: Sequence[Cell], one: Loaded) -> None:
     """Raises BadInput where the test of a fold was opened for another reason before, unless the study opens tests again."""
-    for cell, (number, fold) in product(todo if not pair.reopen else (), enumerate(one.folds)):
-        who, reason = opened_as(pair, cell, number, len(one.folds))
-        check_unopened(fold, who, ledger=runs_root() / LEDGER, unless=reason)
+    for cell in todo if not pair.reopen else ():
+        for number, fold in enumerate(one.folds_of(cell.protocol)):
+            who, reason = opened_as(pair, cell, number, one.folds_per_draw)
+            check_unopened(fold, who, ledger=runs_root() / LEDGER, unless=reason)
 
 
-def opened_as(pair: Pair, cell: Cell, number: int, num_folds: int) -> tuple[str, str]:
+def opened_as(pair: Pair, cell: Cell, number: int, per_draw: int) -> tuple[str, str]:
     """(encoder, reason) as the ledger has them; cells of a pair differ where their batch norm is treated otherwise."""
-    place = f", outer fold {number + 1} of {num_folds}" if num_folds > 1 else ""
+    draw, fold = divmod(number, per_draw)
+    place = f", outer fold {fold + 1} of {per_draw}" if per_draw > 1 else ""
+    place += f", draw {draw + 1}" if draw else ""
     return tested_as(in_fold(cell, number)), f"{pair.reason}{place}"
 
 
@@ -205,20 +209,15 @@ def finish(
     cell: Cell, benchmark: Benchmark, tests: list[dict[str, str]], contamination: dict[str, Any], embedding: Cost
 ) -> None:
     """Pool the folds of a cell and write its record; `tests`: what was opened for it, fold by fold."""
-    folder = place_of_cell(cell)
+    folder, num_draws, vals = place_of_cell(cell), cell.config.num_repeats or 1, {}
     places = [folder.fold(number) for number in range(len(tests))]
-    said = [{path.relative_to(place).with_suffix("") for path in place.rglob("*.parquet")} for place in places]
-    names = sorted(set.intersection(*said))  # a null that masks of one fold do not allow is none
-    for name in names:
-        target = folder.path / f"{name}.parquet"
-        target.parent.mkdir(exist_ok=True)
-        parts = [load_said(place / f"{name}.parquet") for place in places]
-        save_said(pool(parts, benchmark)[0] if len(tests) > 1 else parts[0], target)
-    encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
     done = [json.loads((place / "done.json").read_text()) for place in places]
+    per_draw = len(tests) // num_draws
+    for start in range(0, len(tests), per_draw):
+        pool_draw(folder, places[start : start + per_draw], benchmark)
+        vals |= mean_vals(done[start : start + per_draw])
+    encoder = open_encoder(cell.config.encoder, seed=cell.config.seed)
     cost = sum((Cost(**one["cost"]) for one in done), embedding)
-    fits = set.intersection(*(set(one["val"]) for one in done))
-    vals = {name: float(np.mean([one["val"][name] for one in done])) for name in sorted(fits)}
     versions = versions_here()
     record = facts_of(cell) | {
         "state": "done",
@@ -231,12 +230,29 @@ def finish(
         "architecture": getattr(getattr(encoder, "settings", None), "architecture", None),
         "config": to_dict(cell.config),
         "chosen": [one["params"]["protocol"] for one in done],
-        "num_folds": len(tests),
+        "num_folds": per_draw,
+        "num_draws": num_draws,
         "tests": tests,
         "commit": versions["commit"],
         "versions": versions,
     }
     folder.finish(record)
+
+
+def pool_draw(folder: CellFolder, places: Sequence[Path], benchmark: Benchmark) -> None:
+    """Make one file of what the folds of a draw say, for each fit that was made on it; of a given split there is one fold."""
+    said = [{path.relative_to(place).with_suffix("") for path in place.rglob("*.parquet")} for place in places]
+    for name in sorted(set.intersection(*said)):  # a null that masks of one fold do not allow is none
+        target = folder.path / f"{name}.parquet"
+        target.parent.mkdir(exist_ok=True)
+        parts = [load_said(place / f"{name}.parquet") for place in places]
+        save_said(pool(parts, benchmark)[0] if len(parts) > 1 else parts[0], target)
+
+
+def mean_vals(done: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The val scores of each fit, over the folds of its draw."""
+    fits = set.intersection(*(set(one["val"]) for one in done))
+    return {name: float(np.mean([one["val"][name] for one in done])) for name in sorted(fits)}
 
 
 def note(pair: Pair, what: str, cell: Cell, fold: int) -> None:

@@ -104,7 +104,8 @@ def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> tuple[s
     index = stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])[0].index
     if not index or not any(is_touched(index, fold) for fold in one.folds):
         return "", 0
-    return one.name, len(one.folds) if one.is_nested else 0
+    own = [name for name in one.transfers if not entry.protocols or name in entry.protocols]
+    return one.name, max((len(one.folds_of(name)) for name in own), default=0) if one.is_nested else 0
 
 
 def grid_of(config: StudyConfig) -> list[Combination]:
@@ -169,12 +170,19 @@ def num_of_grid(config: StudyConfig, benchmarks: list[Loaded]) -> int:
     return sum(num * len(sets) * entry.num_seeds for entry in config.encoders if entry.leave_out)
 
 
-def say_plan(config: StudyConfig, benchmarks: list[Loaded], num_pretrainings: int, num_cells: int) -> None:
+def say_plan(
+    config: StudyConfig, benchmarks: list[Loaded], num_pretrainings: int, num_cells: int, num_by_fold: int
+) -> None:
     """What is about to be done, for people."""
     say(
         f"{config.name}: {len(config.encoders)} encoders x {len(benchmarks)} benchmarks x {len(config.protocols)} protocols x"
         f" {len(config.fractions)} shares of labels: {num_pretrainings} pretrainings, {num_cells} cells"
     )
+    if num_by_fold:
+        say(
+            f"  {num_by_fold} of them are of single folds, without the slides that the fold tests; an encoder that is"
+            " transductive=true has one for all"
+        )
     for one in benchmarks:
         num_patients = len(set(one.benchmark.table["patient"].to_pylist()) - {None})
         unit = f"{num_patients} patients" if num_patients else "no patients: image-level"

@@ -21,7 +21,7 @@ from scoring import status_of
 from study_afterwards import facts_of_benchmarks, record_finished, record_study
 from study_benchmarks import Loaded, load_benchmarks
 from study_cells import cells_of, extent_of, scored_by
-from study_checks import check_encoders
+from study_checks import check_encoders, check_words
 from study_contamination import Declared
 from study_copies import look_by_features
 from study_fits import Tracked, forget_failed
@@ -86,6 +86,7 @@ class Study:
 
     def plan(self) -> None:
         """Read the benchmarks, check everything that can be checked, and say what is about to be done."""
+        check_words(self.config)
         self.benchmarks = load_benchmarks(self.config)
         check_encoders(self.config, self.benchmarks, self.weights)
         self.extent_px = extent_of(self.config)
@@ -93,7 +94,8 @@ class Study:
         scored = [node.work for node in nodes if node.kind == "score"]
         num_cells = sum(len(scored_by(self.config, one, point.entry)) for point, one, _ in scored)
         num_trainings = len(nodes) - len(scored) + num_of_grid(self.config, self.benchmarks)
-        say_plan(self.config, self.benchmarks, num_trainings, num_cells)
+        by_fold = sum(node.kind == "pretrain" and node.work.fold >= 0 for node in nodes)
+        say_plan(self.config, self.benchmarks, num_trainings, num_cells, by_fold)
         self.facts = facts_of_benchmarks(self.config, self.benchmarks)
 
     def run(self) -> None:

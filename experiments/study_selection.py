@@ -26,7 +26,7 @@ import ray
 from launch import say
 from recipes.transfers import TRANSFERS
 from scoring import device_here, features_root, scores_of
-from study_benchmarks import Loaded, settings_for, with_evaluation
+from study_benchmarks import Loaded, settings_for
 from study_fits import held, images_of
 from study_plan import Chosen, Point, grid_of, left_out_sets
 from study_pretraining import checkpoints_of
@@ -35,7 +35,7 @@ from raypath.config import canonical_json, identity, override
 from raypath.errors import BadInput
 from raypath.protocols import fit
 from raypath.protocols.encoders import weights_id
-from raypath.protocols.transfer import TransferConfig
+from raypath.protocols.transfer import TransferConfig, evaluated
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.cells import PROTOCOL_VERSION, Cost, write_json
 from raypath.study.graph import Graph, Node
@@ -128,7 +128,7 @@ def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> Tran
         TRANSFERS[config.leave_out.protocol](), settings_for(config.leave_out.protocol, config.transfer)
     )
     transfer = replace(transfer, benchmark=data.benchmark, seed=config.seed, extent_px=transfer.extent_px or extent_px)
-    return with_evaluation(transfer, one.benchmark)
+    return evaluated(transfer, one.benchmark)
 
 
 def transfer_score(config: TransferConfig, run: str, reference: list[ray.ObjectRef], share: float) -> dict[str, Any]:

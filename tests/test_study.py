@@ -62,7 +62,7 @@ def sets(tmp_path_factory) -> Path:
 def toml(sets: Path, encoders: list[dict], *, names=NAMES, **settings) -> str:
     """A study's file."""
     common = {
-        "transfer": ["extent_px=32", "num_folds=2", "max_near_duplicate_samples=0"],
+        "transfer": ["extent_px=32", "num_folds=2", "num_repeats=2", "max_near_duplicate_samples=0"],
         "alterations": ["grey"],
         "num_resamples": 200,
         "num_permutations": 200,
@@ -195,7 +195,7 @@ def test_the_same_command_again_trains_nothing_and_runs_no_cell(left_out):
     before, table = journal_of(study), (study / "table.csv").read_text()
     openings = (runs / "test_openings.jsonl").read_text()
     took = (study / "search.json").read_text()
-    finished(study / "study.json", runs)  # as its report says
+    finished(study, runs)  # as its report says
     assert (study / "search.json").read_text() == took
     first, last = (study / "commands.jsonl").read_text().splitlines()
     assert json.loads(first)["repeat"] == json.loads(last)["command"].replace(sys.executable, "python")
@@ -232,14 +232,15 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         "finetune.sweep.asha=false",
     ]
     space = 'finetune.sweep.space={"protocol.lr": [0.01, 0.001]}'
-    transfer = ["extent_px=32", "num_folds=2", "max_near_duplicate_samples=0", *sweeps, space]
+    # a probe has two draws of the folds, fine-tuning the first of them
+    transfer = ["extent_px=32", "num_folds=2", "probe.num_repeats=2", "max_near_duplicate_samples=0", *sweeps, space]
     text = toml(sets, encoders, names=NAMES[:1], transfer=transfer, **KILLED)
     tables = {}
     for runs in (tmp_path / "whole", tmp_path / "killed"):
         place = tmp_path / "killed.toml"
         place.write_text(text)
         study = runs / "studies" / "killed"
-        for num in (1, 4, 7) if runs.name == "killed" else ():
+        for num in (1, 6, 12) if runs.name == "killed" else ():
             process = started(place, runs)
             deadline = time.monotonic() + 240
             while sum(line["what"] == "finished" for line in journal_of(study)) < num and process.poll() is None:
@@ -254,9 +255,11 @@ def test_a_study_killed_three_times_ends_as_one_that_was_not(sets, tmp_path):
         done = Counter((line["cell"], line["fold"]) for line in journal_of(study) if line["what"] == "finished")
         records = [json.loads(place.read_text()) for place in (study / "cells").glob("*/cell.json")]
         assert [(record["state"], record["num_folds"]) for record in records] == [("done", 2)] * 6
+        draws = {"probe": 2, "finetune": 1}
+        assert [record["num_draws"] for record in records] == [draws[record["protocol"]] for record in records]
         assert set(done.values()) == {1}
         # a kill may come between what a fold has said and its line in the journal, for each of two pairs at once
-        assert 12 - len(done) in (range(1) if runs.name == "whole" else range(7))
+        assert 18 - len(done) in (range(1) if runs.name == "whole" else range(7))
     assert tables["killed"] == tables["whole"]
 
 
@@ -274,7 +277,8 @@ def test_a_recipe_is_pretrained_for_each_fold_without_the_slides_that_it_tests(t
         {"name": "transductive", "transductive": True} | recipe,
         {"name": "colour", "source": "colour"},
     ]
-    text = toml(tmp_path, encoders, names=(), num_nulls=0, alterations=[])
+    transfer = ["extent_px=32", "num_folds=2"]  # drawn once, as each fold is a training
+    text = toml(tmp_path, encoders, names=(), num_nulls=0, alterations=[], transfer=transfer)
     text += f'[[benchmarks]]\nname = "phantoms"\nkind = "phantoms"\npath = "{slides}"\n'
     text += 'settings = ["extent_px=64", "mpp=0.5", "max_per_class_and_slide=6"]\n'
     (tmp_path / "folds.toml").write_text(text)
@@ -282,6 +286,7 @@ def test_a_recipe_is_pretrained_for_each_fold_without_the_slides_that_it_tests(t
     results = load_results(tmp_path / "runs" / "studies" / "folds")
     status = {place.encoder: place.scored[0].record["contamination"]["status"] for place in results.places}
     assert status == {"inductive": "clean", "transductive": "transductive", "colour": "clean"}
+    assert {one.record["num_draws"] for place in results.places for one in place.scored} == {1}
     trained = sorted((tmp_path / "runs").glob("simclr_small-*/config.json"))
     assert len(trained) == 3  # one for each of two folds, and one that sees all slides
     seen = []

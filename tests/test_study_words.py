@@ -1,5 +1,6 @@
 """What the words of `experiments/study.py` mean, before anything is read or started."""
 
+import json
 import math
 import shlex
 import sys
@@ -11,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
 
 from recipes.studies import STUDIES
 from study import main, study_of
+from study_checks import check_words
 from study_lineage import record_command
 
 from raypath.config import to_dict
@@ -59,12 +61,13 @@ def test_words_that_mean_nothing_are_refused_in_one_line(name, settings, message
 def test_the_command_to_repeat_gives_the_same_study(tmp_path, monkeypatch):
     """Words, a grid and a name of its own; then the command that stands in the report."""
     monkeypatch.setenv("RAYPATH_RUNS", str(tmp_path))
+    monkeypatch.setenv("RAYPATH_WEIGHTS", "some weights")
     grid = 'leave_out.grid={"optim.lr": [0.1, 0.01]}'
     config = study_of("transfer", ["encoders=simclr_small*3,colour", f"benchmarks={tmp_path}", "name=mine", grid])
     folder = tmp_path / "studies" / "a folder"
     folder.mkdir(parents=True)
     write_json(folder / "study.json", to_dict(config))
-    for words in (["mine.toml", "name=mine"], [str(folder / "study.json")]):
+    for words in (["mine.toml", "name=mine"], [str(folder)]):
         monkeypatch.setattr(sys, "argv", ["experiments/study.py", *words])
         record_command(folder)
     first, second = RunFolder(folder).read_lines("commands.jsonl")
@@ -72,9 +75,34 @@ def test_the_command_to_repeat_gives_the_same_study(tmp_path, monkeypatch):
     assert first["folder"] == str(Path.cwd())
     assert first["versions"].keys() >= {"commit", "torch", "python"}
     assert first["repeat"] == second["repeat"] == second["command"]
-    runs, python, script, *words = shlex.split(first["repeat"])
-    assert (runs, python, script) == (f"RAYPATH_RUNS={tmp_path}", "python", "experiments/study.py")
-    assert study_of(words[0], words[1:]) == config
+    runs, weights, python, script, *words = shlex.split(first["repeat"])
+    assert (runs, weights) == (f"RAYPATH_RUNS={tmp_path}", "RAYPATH_WEIGHTS=some weights")
+    assert (python, script) == ("python", "experiments/study.py")
+    assert study_of(words[0], words[1:]) == study_of(str(folder / "study.json"), []) == config
+
+
+def test_what_needs_no_image_is_checked_first_and_all_at_once(tmp_path):
+    encoders = "encoders=" + json.dumps(
+        [
+            {"name": "ours", "recipe": "simclr_smal"},
+            {"name": "tuned", "recipe": "simclr_small", "settings": ["optim.rate=1"]},
+            {"name": "colour", "source": "colour"},
+        ]
+    )
+    benchmarks = "benchmarks=" + json.dumps([{"path": str(tmp_path)}, {"path": "no/where", "sites": "none.csv"}])
+    config = study_of("transfer", [encoders, benchmarks, "protocols=probe,linear"])
+    with pytest.raises(BadInput) as error:
+        check_words(config)
+    expected = (
+        "protocols: 'linear' is none",
+        "ours: 'simclr_smal': there is no such recipe; did you mean simclr_small",
+        "tuned: ",
+        "no/where: no such",
+        "none.csv: no such",
+    )
+    lines = str(error.value).splitlines()
+    assert [line.startswith(words) for line, words in zip(lines, expected, strict=True)] == [True] * 5
+    assert "optim.rate" in lines[2]
 
 
 def test_a_study_without_colour_or_without_benchmarks_is_none(tmp_path):

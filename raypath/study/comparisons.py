@@ -142,13 +142,21 @@ def summary(results: StudyResults, found: Iterable[Comparison]) -> list[str]:
         }
         told = [_told(word, group) for word, group in groups.items() if group]
         told = told if groups["better"] else ["better on none", *told]
-        populations = "; ".join(dict.fromkeys(one.verdict.population for one in own))
+        populations = _populations(own)
         number = "1 benchmark" if len(own) == 1 else f"{len(own)} benchmarks"
         lines.append(
             f"{encoder} against {results.config.reference}, {number}: {'; '.join(told)}."
             f" {populations[:1].upper()}{populations[1:]}.{_fits(own)}"
         )
     return lines
+
+
+def _populations(own: list[Comparison]) -> str:
+    """Of whom verdicts are true; where some are of patients and some of images, once for both."""
+    told = list(dict.fromkeys(one.verdict.population for one in own))
+    as_images = {words.replace("patients", "images") for words in told}
+    both = len(told) == 2 and len(as_images) == 1
+    return as_images.pop().replace("images", "patients (or images)") if both else "; ".join(told)
 
 
 def _told(word: str, group: list[Comparison]) -> str:

@@ -56,7 +56,8 @@ class Scores:
         own, unit = self.difference, "patients" if self.difference.level == "patient" else "images"
         is_noise = not own.is_clear or self.p_value >= 0.05
         verdict = "no more than noise" if is_noise else "more than noise"
-        names = [f"{name} ({num})" if num > 1 else name for name, num in zip((self.first, self.second), self.num_fits)]
+        sides = zip(("first", "second"), (self.first, self.second), self.num_fits)
+        names = [f"{side} run ({f'{num} ' if num > 1 else ''}{name})" for side, name, num in sides]
         return (
             f"{' minus '.join(names)}, {self.metric}: {own.estimate:+.3f} [{own.low:.3f}, {own.high:.3f}],"
             f" {own.num_patients} {unit}, p = {self.p_value:.3g}: {verdict}"

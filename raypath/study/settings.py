@@ -122,14 +122,18 @@ class StudyConfig:
     fractions: tuple[float, ...] = (1.0,)
     """Shares of the training labels: smaller ones are parts of larger ones."""
     num_seeds: int = 3
-    """Fits of the chosen configuration with fresh seeds; a protocol without chance (`probe`, `knn`, `svm`) has one."""
+    """Fits of the chosen configuration with fresh seeds; a protocol without chance (`probe`, `knn`, `svm`) has one for each draw of
+    nested folds. Fits take the draws in turn."""
     seed: int = 0
     """Of splits, folds and tuning; the fresh seeds come after it."""
     pretraining: tuple[str, ...] = ()
     """`key=value` for every recipe that the study pretrains: index=DIR, pool=sets.txt, loop.num_steps=150 ..."""
     transfer: tuple[str, ...] = ()
     """`key=value` for every transfer: extent_px=112, evaluation=given, num_folds=3 ..., and `PROTOCOL.key=value` for one protocol:
-    finetune.sweep.num_trials=16, finetune.protocol.epochs=30."""
+    finetune.sweep.num_trials=16, finetune.protocol.epochs=30.
+
+    Nested folds are drawn three times (num_repeats), since another draw is another score; once where a fold costs a training: of
+    weights, or of a recipe that must not see the slides that the fold tests."""
     leave_out: LeaveOutSettings = field(default_factory=LeaveOutSettings)
     alterations: tuple[str, ...] = ("grey", "hed=0.05")
     """Test images are scored as they are, and altered in these ways."""

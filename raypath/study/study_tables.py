@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import product
 from math import isnan
 
-from raypath.study.comparisons import Comparison
+from raypath.study.comparisons import Comparison, colour_name
 from raypath.study.results import Place, Scored, StudyResults
 from raypath.study.statistics import Interval
 from raypath.study.study_figures import METRIC_WORDS, point_score
@@ -17,6 +17,7 @@ from raypath.study.tables import Cell, Noted, Range, Spread, Table
 from raypath.study.verdict import FEW_PATIENTS, FEWEST_PATIENTS
 
 _OWN_HEAD = "head"
+_OF_COLOUR = "Colour has no weights: whatever the protocol does to the others, it is scored by the frozen one of its kind (probe)."
 _OF_RECIPES = (
     "Intervals of recipes of few pretraining seeds are too wide rather than too narrow: those of two recipes of 3 seeds held the"
     " truth in 97 to 99 % of simulated studies."
@@ -43,10 +44,12 @@ def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
         caption=results.config.question,
         missing="not scored, or not compared",
         footnotes=(
-            "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds. null: the"
-            " score when fitted on shuffled labels, over patients and shuffles. Intervals: 95 %,"
+            "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds, on the draws of"
+            " nested folds in turn; draws are averaged over, their spread is in no interval. null: the score when fitted on"
+            " shuffled labels, over patients and shuffles. Intervals: 95 %,"
             f" {results.config.method} over patients unless a mark says otherwise (AUROC: closed form), differences paired;"
             " 0.01 is one point.",
+            *((_OF_COLOUR,) if len(results.protocols) > 1 and colour_name(results) else ()),
         ),
     )
 

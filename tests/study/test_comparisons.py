@@ -106,10 +106,11 @@ def test_the_summary_is_a_sentence_for_each_encoder(results, found):
     assert "], n = 30 patients)" in ours
     assert "not separable on 3 (" in ours
     assert "no verdict on 1 (few +" in ours
-    assert "This recipe (3 pretraining seeds; seeds and patients resampled)" in ours
+    assert "This recipe (3 pretraining seeds; seeds and patients (or images) resampled)" in ours
     told = "gains, n = 30 patients; even, n = 25 patients; images, n = 60 images; glands, n = 20 patients"
     assert f"better on none; not separable on 4 ({told}); no verdict on 1 (few " in other
-    assert colour.endswith("this checkpoint (one pretraining seed; images resampled). 2 fit seeds each.")
+    assert colour.endswith(" This checkpoint (one pretraining seed; patients (or images) resampled). 2 fit seeds each.")
+    assert "; this" not in ours + other  # patients and images in one sentence
     single = summary(results, [of(found, "ours", "gains")])
     assert single[0].startswith("ours against random, 1 benchmark: ")
     many = summary(results, [of(found, "ours", "gains")] * 5)[0]

@@ -66,7 +66,7 @@ def test_two_cells_are_compared_once_by_all_their_fits(tmp_path):
     fits = [[[load_said(cells[name] / f"seed-{seed}.parquet") for seed in (1, 2)]] for name in ("random", "colour")]
     assert scores.difference == paired_difference(*fits, "auroc")
     assert scores.p_value == permutation_p(*fits, "auroc")
-    assert scores.words.startswith("seeds (2) minus seeds (2), auroc: ")
+    assert scores.words.startswith("first run (2 seeds) minus second run (2 seeds), auroc: ")
     assert "60 images" in scores.words
     assert found.settings == ["encoder: 'runs/random-0' -> 'runs/colour-0'"]
     assert found.facts == ["weights: 'random0None' -> 'colour0None'"]
