@@ -8,6 +8,7 @@ from raypath.study.published.breakhis import breakhis
 from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.sections_curves import altered, equal_compute, label_curve, robustness, scale_curve
+from raypath.study.sections_draws import draws
 from raypath.study.sections_looks import looks
 from raypath.study.sections_scores import matrix, power, ranks, verdicts
 from raypath.study.sections_training import losses, selection
@@ -25,6 +26,7 @@ def all_sections(results: StudyResults, found: Found, table: Table) -> list[Sect
         failed(results),
         *(verdicts(results, protocol, fraction, own) for (protocol, fraction), own in found.items()),
         *(ranks(results, protocol) for protocol in results.protocols),
+        draws(results),
         breakhis(results),
         power(results),
         selection(results),

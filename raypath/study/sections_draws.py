@@ -1,0 +1,44 @@
+"""The part of a report that says how much scores hang on the draw of the nested folds.
+
+One decision: draws are shown one beside the other, and no interval is made of two or three of them. Intervals of this report are
+over patients, with folds as they were drawn; a reader sees here whether another draw would have told another story.
+
+What it costs: nothing.
+"""
+
+import numpy as np
+
+from raypath.study.results import Place, StudyResults
+from raypath.study.section import Section
+from raypath.study.study_figures import point_score
+from raypath.study.tables import Table
+
+
+def draws(results: StudyResults) -> Section | None:
+    """Score and difference to the reference on every draw, on all labels; None where every set is divided once."""
+    rows = []
+    for place in results.places:
+        own = scores_by_draw(place)
+        if place.fraction != results.full or len(own) < 2:
+            continue
+        reference = results.place(results.config.reference, place.benchmark, place.protocol, place.fraction)
+        other = scores_by_draw(reference) if reference not in (None, place) else []
+        apart = [f"{100 * (a - b):+.1f}" for a, b in zip(own, other)] if len(own) == len(other) else []
+        scores = " / ".join(f"{value:.3f}" for value in own)
+        rows.append((place.benchmark, place.encoder, place.protocol, scores, " / ".join(apart) or None))
+    if not rows:
+        return None
+    table = Table(
+        columns=("benchmark", "encoder", "protocol", "draw by draw", f"minus {results.config.reference}, in points"),
+        rows=tuple(rows),
+        missing="the reference itself, or not scored",
+    )
+    words = "Nested folds were drawn several times, and scores are means over draws. What draws differ by is in no interval."
+    return Section(title="Draws of the folds", words=(words,), tables=(table,))
+
+
+def scores_by_draw(place: Place) -> list[float]:
+    """The mean score on each draw, over checkpoints and the fits that had it; one where folds were drawn once, or there are none."""
+    num = min(one.record.get("num_draws", 1) for one in place.scored)
+    fits = [[one.said[draw::num] for one in place.scored] for draw in range(num)]
+    return [float(np.mean([point_score(said, place.metric) for own in drawn for said in own])) for drawn in fits]
