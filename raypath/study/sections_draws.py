@@ -38,7 +38,7 @@ def draws(results: StudyResults) -> Section | None:
 
 
 def scores_by_draw(place: Place) -> list[float]:
-    """The mean score on each draw, over checkpoints and the fits that had it; one where folds were drawn once, or there are none."""
+    """The mean score on each draw, over checkpoints and the fits that had it; one score where there is one draw."""
     num = min(one.record.get("num_draws", 1) for one in place.scored)
     fits = [[one.said[draw::num] for one in place.scored] for draw in range(num)]
     return [float(np.mean([point_score(said, place.metric) for own in drawn for said in own])) for drawn in fits]
