@@ -230,15 +230,19 @@ def announce(config: PretrainConfig) -> None:
             f"gradients of {config.loop.accumulate} micro-batches are put together; batch-norm statistics are those of a"
             " micro-batch (over all ranks where they are synchronised)"
         )
-    optim = faithful_optim(config)
-    note = warmup_note(config.loop.num_steps, peak_lr(optim, config.loop.global_batch), optim)
-    if note:
+    if note := warmup_words(config):
         say(note)
     for (recipe, what), number in kawai2023.PUBLISHED.items():
         if recipe == config.name:
             say(f"the paper's number: {what} {number if number is not None else 'not known'}")
     for deviation in deviations(config):
         say(f"not as in {deviation.paper}: {deviation.name}: there {deviation.defect}; here {deviation.repair}")
+
+
+def warmup_words(config: PretrainConfig) -> str | None:
+    """What to say where a run is over before its warm-up is."""
+    optim = faithful_optim(config)
+    return warmup_note(config.loop.num_steps, peak_lr(optim, config.loop.global_batch), optim)
 
 
 def record_data(config: PretrainConfig, run: RunFolder, source: Source, tracker: Tracker, run_id: str) -> None:

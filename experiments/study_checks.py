@@ -8,7 +8,8 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from pretrain import has_data
+from launch import say
+from pretrain import has_data, warmup_words
 from recipes import PRETRAINING
 from recipes.transfers import TRANSFERS
 from stages import stages_from_recipe
@@ -33,7 +34,9 @@ def check_words(config: StudyConfig) -> None:
     faults += [f"protocols: {name!r} is none; expected some of {', '.join(TRANSFERS)}" for name in unknown]
     for entry in (entry for entry in config.encoders if entry.recipe):
         try:
-            stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])
+            stages = stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])
+            for note in filter(None, map(warmup_words, stages)):  # else it stands in the log of a task alone
+                say(f"{entry.name}: {note}")
         except BadInput as error:
             faults.append(f"{entry.name}: {error}")
     places = [entry.path for entry in config.benchmarks]

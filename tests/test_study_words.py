@@ -105,6 +105,13 @@ def test_what_needs_no_image_is_checked_first_and_all_at_once(tmp_path):
     assert "optim.rate" in lines[2]
 
 
+def test_a_pretraining_shorter_than_its_warm_up_is_told_of_before_it_begins(tmp_path, capsys):
+    settings = '["loop.num_steps=5", "optim.warmup_steps=10"]'
+    encoders = f'encoders=[{{"name": "ours", "recipe": "simclr_small", "settings": {settings}}}]'
+    check_words(study_of("transfer", [encoders, f"benchmarks={tmp_path}"]))
+    assert "ours: 10 steps of warm-up, but loop.num_steps=5" in capsys.readouterr().out
+
+
 def test_a_study_without_colour_or_without_benchmarks_is_none(tmp_path):
     with pytest.raises(BadInput, match="benchmarks=..."):
         check_study(study_of("transfer", ["encoders=runs/x,colour"]))
