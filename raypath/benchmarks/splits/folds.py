@@ -8,7 +8,7 @@ What it costs: folds x repeats times the work; one reading of the files of sampl
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -28,7 +28,7 @@ from raypath.errors import BadInput
 from raypath.hashing import file_sha256
 
 P = TypeVar("P", Predictions, PixelPredictions)
-NUM_FOLDS, NUM_REPEATS = 5, 3
+NUM_FOLDS, NUM_REPEATS, MAX_DRAWS = 5, 3, 100
 FEWEST_PATIENTS, FEWEST_TEST_IMAGES = 200, 1_000  # below either, one given test is too small to tell encoders apart
 
 
@@ -54,17 +54,19 @@ def nested(
 ) -> Iterator[Benchmark]:
     """Every outer fold as a benchmark, repeat after repeat; the folds of one repeat are disjoint and cover the set.
 
-    Folds are by patient (else slide, else image with its copies and parts), stratified, and another draw in every repeat.
+    Folds are by patient (else slide, else image with its copies and parts), stratified, and another draw in every repeat: a draw
+    that holds a fold of an earlier one, as happens with few patients, is drawn anew, since a test is opened once.
     `together`: pairs of samples that no fold divides either (near-duplicates), nor what belongs to them. Raises BadInput where a
-    class has too few patients for train, val and test of a fold.
+    class has too few patients for train, val and test of a fold, and where the set cannot be divided in so many ways.
     """
     groups = _joined(undivided_groups(benchmark.table), benchmark.table["sample"].to_pylist(), together)
+    met: set[str] = set()
     for repeat in range(num_repeats):
-        draw = int.from_bytes(keyed(seed, "repeat", str(repeat))[:8], "big")
-        for fold in range(num_folds):
-            note = f"nested, repeat {repeat}, seed {seed}"
-            note += f", {len(together)} pairs of near-duplicates kept together" if together else ""
-            yield _outer_fold(benchmark, groups, num_folds, fold, draw, note)
+        note = f"nested, repeat {repeat}, seed {seed}"
+        note += f", {len(together)} pairs of near-duplicates kept together" if together else ""
+        folds = _new_draw(benchmark, groups, num_folds, repeat, seed, note, met)
+        met |= {fold.data_hash for fold in folds}
+        yield from folds
 
 
 def pool(folds: Sequence[P], benchmark: Benchmark, *, num_repeats: int = 1) -> list[P]:
@@ -81,6 +83,22 @@ def pool(folds: Sequence[P], benchmark: Benchmark, *, num_repeats: int = 1) -> l
         )
     each = len(folds) // num_repeats
     return [_pooled(folds[repeat * each : (repeat + 1) * each], benchmark, repeat) for repeat in range(num_repeats)]
+
+
+def _new_draw(
+    benchmark: Benchmark, groups: Sequence[str], num_folds: int, repeat: int, seed: int, note: str, met: Set[str]
+) -> list[Benchmark]:
+    """The folds of a repeat, none of which has a hash in `met`."""
+    for attempt in range(MAX_DRAWS):
+        name = f"{repeat}, drawn anew {attempt}" if attempt else str(repeat)
+        draw = int.from_bytes(keyed(seed, "repeat", name)[:8], "big")
+        folds = [_outer_fold(benchmark, groups, num_folds, fold, draw, note) for fold in range(num_folds)]
+        if met.isdisjoint(fold.data_hash for fold in folds):
+            return folds
+    raise BadInput(
+        f"{benchmark.name}: {MAX_DRAWS} draws of {num_folds} folds, and each holds a fold of a draw before: too few patients for"
+        f" {repeat + 1} draws; set num_repeats={repeat}"
+    )
 
 
 def _outer_fold(

@@ -8,6 +8,7 @@ from PIL import Image
 from raypath.benchmarks import IMAGE_SCHEMA, Benchmark, Predictions
 from raypath.benchmarks.metrics.objects import compare_objects
 from raypath.benchmarks.metrics.pixels import PixelPredictions
+from raypath.benchmarks.splits import folds as folds_module
 from raypath.benchmarks.splits.folds import default_protocol, nested, pool
 from raypath.errors import BadInput
 
@@ -76,6 +77,18 @@ def test_every_fold_has_a_hash_of_its_own_that_ignores_the_order_of_rows():
     other = replace(benchmark, data_hash="of other contents")
     assert not {fold.data_hash for fold in nested(other, seed=1)} & set(hashes)
     assert not {fold.data_hash for fold in nested(benchmark, seed=2)} & set(hashes)
+
+
+def test_no_draw_meets_a_fold_of_another_with_few_patients(monkeypatch):
+    benchmark = patients_set(num_patients=6)
+    for seed in range(20):
+        hashes = [fold.data_hash for fold in nested(benchmark, num_folds=3, seed=seed)]
+        assert len(set(hashes)) == 9  # a test is opened once
+    with pytest.raises(BadInput, match=r"^set: 100 draws of 3 folds.* for 13 draws; set num_repeats=12$"):
+        list(nested(benchmark, num_folds=3, num_repeats=50))
+    monkeypatch.setattr(folds_module, "MAX_DRAWS", 1)
+    with pytest.raises(BadInput, match="each holds a fold of a draw before"):  # first draws do meet
+        [list(nested(benchmark, num_folds=3, seed=seed)) for seed in range(20)]
 
 
 def test_copies_and_parts_of_one_image_stay_in_one_fold(tmp_path):
