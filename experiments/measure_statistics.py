@@ -1,8 +1,8 @@
 """Measure what the statistics promise: how often intervals hold the truth, and how often tests see what is not there.
 
     python experiments/measure_statistics.py                      all tables, 1,000 studies each (10 to 20 minutes on one core)
-    python experiments/measure_statistics.py coverage num=200     one of coverage, few_errors, folds, recipe, false_positives;
-                                                                  fewer studies
+    python experiments/measure_statistics.py coverage num=200     one of coverage, few_errors, folds, draws, recipe,
+                                                                  false_positives; fewer studies
 
 One decision: simulated studies whose truth is known. Patients have unevenly many images (log-normal) and difficulties of their own,
 shared by the two encoders in part, so images of one patient resemble each other; checkpoints differ in skill, and in which
@@ -46,11 +46,13 @@ class World:
     """Standard deviation between checkpoints of one encoder."""
     quirk: float = 0.0
     """Standard deviation between patients of each checkpoint by itself."""
+    draw: float = 0.0
+    """Standard deviation between draws of the folds, for each encoder by itself."""
 
     def true_scores(self) -> np.ndarray:
         """The score of each encoder over endlessly many patients and checkpoints, by integration over the normal effects [2]."""
         nodes, weights = np.polynomial.hermite_e.hermegauss(80)
-        width = np.sqrt(self.difficulty**2 + self.taste**2 + self.luck**2 + self.quirk**2)
+        width = np.sqrt(self.difficulty**2 + self.taste**2 + self.luck**2 + self.quirk**2 + self.draw**2)
         return np.array([weights @ expit(skill + width * nodes) for skill in self.skill]) / weights.sum()
 
     def images_of(self, num_patients: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -59,20 +61,24 @@ class World:
         patient = np.repeat(np.arange(num_patients), sizes)
         return patient, rng.permutation(len(patient)) % 2
 
-    def study(self, num_patients: int, num_checkpoints: int, rng: np.random.Generator) -> list[list[list[Predictions]]]:
-        """Two encoders x checkpoints x 1 fit."""
+    def study(
+        self, num_patients: int, num_checkpoints: int, rng: np.random.Generator, num_draws: int = 1
+    ) -> list[list[list[Predictions]]]:
+        """Two encoders x checkpoints x a fit for each draw of the folds."""
         patient, label = self.images_of(num_patients, rng)
         names = ([f"s{n}" for n in range(len(patient))], [f"p{n}" for n in patient])
         shared = rng.normal(0, self.difficulty, num_patients)
         study = []
         for skill in self.skill:
             own = shared + rng.normal(0, self.taste, num_patients)
+            shifts = rng.normal(0, self.draw, num_draws) if self.draw else np.zeros(num_draws)
             study.append([])
             for _ in range(num_checkpoints):
                 effect = own + rng.normal(0, self.luck) + rng.normal(0, self.quirk, num_patients)
-                is_right = rng.random(len(patient)) < expit(skill + effect)[patient]
-                predicted = np.where(is_right, label, 1 - label)
-                study[-1].append([Predictions(*names, label, np.eye(2)[predicted], ("a", "b"))])
+                luck = rng.random(len(patient))  # of an image, whatever the draw
+                right = [luck < expit(skill + effect + shift)[patient] for shift in shifts]
+                said = [np.eye(2)[np.where(is_right, label, 1 - label)] for is_right in right]
+                study[-1].append([Predictions(*names, label, one, ("a", "b")) for one in said])
         return study
 
 
@@ -167,6 +173,22 @@ def recipe_row(
     return {population: tuple(values / num_studies) for population, values in hits.items()}
 
 
+def draw_row(num_patients: int, num_draws: int, spread: float, num_studies: int) -> dict[str, tuple[float, float]]:
+    """{what an interval holds: coverage of the score over all draws of the folds, of the paired difference}."""
+    world, rng = World(draw=spread), np.random.default_rng(num_patients * num_draws)
+    truth = world.true_scores()
+    hits = {"patients": np.zeros(2), "draws too": np.zeros(2)}
+    for number in range(num_studies):
+        a, b = world.study(num_patients, 1, rng, num_draws)
+        for what in hits:
+            options = {"num_draws": num_draws if what == "draws too" else 1, "num_resamples": 400, "seed": number}
+            hits[what] += [
+                holds(score_interval(a, **options), truth[0]),
+                holds(paired_difference(a, b, **options), truth[0] - truth[1]),
+            ]
+    return {what: tuple(values / num_studies) for what, values in hits.items()}
+
+
 def false_positive_row(num_patients: int, num_studies: int) -> dict[str, float]:
     """{test: share of studies of two equal encoders in which it sees a difference}."""
     world, rng = World(skill=(1.0, 1.0)), np.random.default_rng(num_patients)
@@ -218,6 +240,21 @@ def measure_folds(num_studies: int) -> None:
     )
 
 
+def measure_draws(num_studies: int) -> None:
+    """Several draws of the folds that matter little and much, by number of patients and draws."""
+    rows: Rows = []
+    for num_patients, num_draws, spread in [(p, d, x) for p in (20, 44) for d in (3, 5, 10) for x in (0.05, 0.15)]:
+        found = draw_row(num_patients, num_draws, spread, num_studies)
+        numbers = [f"{100 * value:.1f}" for what in found for value in found[what]]
+        rows.append([str(num_patients), str(num_draws), str(spread), *numbers])
+    columns = [f"{who}: {what}" for who in ("patients", "draws too") for what in ("score", "diff")]
+    show(
+        f"coverage in % where folds are drawn several times, {num_studies} studies",
+        ["patients", "draws", "spread", *columns],
+        rows,
+    )
+
+
 def measure_recipe(num_studies: int) -> None:
     """Both populations, where seeds matter little and much, by number of patients and checkpoints; half as many studies."""
     rows: Rows = []
@@ -248,6 +285,7 @@ MEASUREMENTS: dict[str, Callable[[int], None]] = {
     "coverage": measure_coverage,
     "few_errors": measure_few_errors,
     "folds": measure_folds,
+    "draws": measure_draws,
     "recipe": measure_recipe,
     "false_positives": measure_false_positives,
 }

@@ -51,7 +51,7 @@ def facts_of_benchmarks(config: StudyConfig, benchmarks: list[Loaded]) -> dict[s
             "has_patients": benchmark.has_patients,
             "counts": benchmark.counts(),
             "mpp": benchmark.mpp,
-            "evaluation": _evaluation(transfer),
+            "evaluation": {name: _evaluation(own) for name, own in one.transfers.items()},
             "split_note": benchmark.split_note,
             "data_hash": benchmark.data_hash,
             "tags": one.found | benchmark.tags,

@@ -31,6 +31,7 @@ from raypath.study.settings import StudyConfig
 from raypath.study.site_folds import leave_site_out
 
 SITE = "site"
+NUM_DRAWS = 5  # of three, Student's t makes twice the spread of an interval that it makes of five
 _NAMES = ("sample", "patient", "slide")
 
 
@@ -52,6 +53,8 @@ class Loaded:
     """Those of `together` that the features of an encoder of this study have found."""
     seen_tiles: tuple[SeenTile, ...] = ()
     """Samples that tiles of slides show on which the study pretrains."""
+    num_draws_by_fold: int = 1
+    """Draws of the folds for an encoder that is pretrained for each fold: one, unless somebody says otherwise."""
 
     @property
     def site_of(self) -> dict[str, str]:
@@ -99,9 +102,9 @@ class Loaded:
         """Of each draw, every sample is tested by one."""
         return len(self.folds) // max(own.num_repeats or 1 for own in self.transfers.values())
 
-    def folds_of(self, protocol: str) -> list[Benchmark]:
-        """Those by which a protocol is scored: of the first draws as many as it asks for."""
-        return self.folds[: self.folds_per_draw * (self.transfers[protocol].num_repeats or 1)]
+    def folds_of(self, transfer: TransferConfig) -> list[Benchmark]:
+        """Those by which a transfer is scored: of the first draws as many as it asks for."""
+        return self.folds[: self.folds_per_draw * (transfer.num_repeats or 1)]
 
 
 def divided(one: Loaded, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -135,18 +138,19 @@ def _load(config: StudyConfig, number: int) -> Loaded:
     if entry.kind:  # said, not recognised
         settings += [f"benchmark.kind={entry.kind}", *(f"benchmark.path={json.dumps(word)}" for word in words)]
         words = []
-    transfers, benchmark = {}, None
+    transfers, benchmark, num_asked = {}, None, []
     for protocol in config.protocols:
         asked = asked_for([*words, protocol, *settings, *settings_for(protocol, config.transfer)])
         transfer = replace(asked.config(), seed=config.seed)
         benchmark = benchmark or transfer.benchmark.load(config.seed)
         if isinstance(transfer.protocol, OF_PIXELS) == (benchmark.kind == "segmentation"):
-            transfers[protocol] = with_draws(config, transfer, benchmark)
+            transfers[protocol] = evaluated(transfer, benchmark, num_repeats=NUM_DRAWS)
+            num_asked += [transfer.num_repeats] if transfer.num_repeats else []
     if config.method == "percentile" and benchmark.primary == "auroc":
         raise BadInput(
             f"{benchmark.name}: method=percentile knows no AUROC, its primary metric; use bootstrap-t or image"
         )
-    if len({(own.evaluation, own.num_folds) for own in transfers.values()}) > 1:
+    if len({(own.evaluation, own.evaluation == "nested" and own.num_folds) for own in transfers.values()}) > 1:
         raise BadInput(
             f"{benchmark.name}: its protocols ask for different evaluations or num_folds; a test is opened once for them all, so"
             " set them for all, without a protocol's name in front"
@@ -163,7 +167,15 @@ def _load(config: StudyConfig, number: int) -> Loaded:
     looked = look_for_copies(first, benchmark)
     groups = groups_in(entry.sites, looked.benchmark)
     one = Loaded(
-        name, looked.benchmark, entry.pool, transfers, looked.together, looked.tags, groups, entry.leave_site_out
+        name,
+        looked.benchmark,
+        entry.pool,
+        transfers,
+        looked.together,
+        looked.tags,
+        groups,
+        entry.leave_site_out,
+        num_draws_by_fold=1 if entry.leave_site_out else max(num_asked, default=1),
     )
     apart = divided(one, one.together)  # of its folds: can it be divided so? before anything is trained
     if apart:
@@ -204,12 +216,3 @@ def settings_for(protocol: str, transfer: Sequence[str]) -> list[str]:
         elif name == protocol:
             own.append(rest)
     return own
-
-
-def with_draws(config: StudyConfig, transfer: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-    """The evaluation decided. Folds are drawn once, unless somebody says otherwise, where a recipe may be pretrained for each."""
-    is_of_slides = "x_l0" in benchmark.table.column_names
-    is_costly = is_of_slides and any(
-        entry.recipe and not (entry.transductive or entry.leave_out) for entry in config.encoders
-    )
-    return evaluated(replace(transfer, num_repeats=transfer.num_repeats or (1 if is_costly else None)), benchmark)

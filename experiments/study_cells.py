@@ -4,6 +4,7 @@ One decision: a cell holds its whole transfer config, so that what decides a sco
 train (colour) stands under the name of the protocol that others are scored by.
 """
 
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -56,9 +57,13 @@ def cells_of(
         )
         if entry.source in WITHOUT_WEIGHTS:
             transfer = replace(transfer, batch_norm="keep")
+        if checkpoint.by_fold:
+            num_draws = len(checkpoint.by_fold) // one.folds_per_draw
+            transfer = replace(transfer, num_repeats=min(num_draws, transfer.num_repeats))
         check_protocol(transfer, one.benchmark)
         is_fixed = isinstance(own, _WITHOUT_CHANCE) and not has_budget(transfer)
-        num = max(1 if is_fixed else config.num_seeds, transfer.num_repeats or 1)  # every draw of the folds has a fit
+        num_draws = transfer.num_repeats or 1
+        num = num_draws * math.ceil((1 if is_fixed else config.num_seeds) / num_draws)  # draws have equally many fits
         is_dense = one.benchmark.kind == "segmentation"
         num_nulls = min(config.num_nulls, 1) if isinstance(own, TRAINED) else config.num_nulls
         num_nulls = 0 if isinstance(own, HeadSettings) else num_nulls  # no label is looked at, so none can be shuffled

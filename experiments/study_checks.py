@@ -16,6 +16,7 @@ from stages import stages_from_recipe
 from study_benchmarks import Loaded
 from study_plan import Point, grid_of, left_out_sets, points_of, stages_of
 from study_weights import Weights
+from transfer_words import KIND_NAMES, unknown_benchmark
 
 from raypath.data.pool_spec import parse_pool
 from raypath.errors import BadInput
@@ -39,15 +40,18 @@ def check_words(config: StudyConfig) -> None:
                 say(f"{entry.name}: {note}")
         except BadInput as error:
             faults.append(f"{entry.name}: {error}")
-    places = [entry.path for entry in config.benchmarks]
-    places += [entry.sites for entry in config.benchmarks]
-    faults += [
-        f"{place}: no such file or folder"
-        for place in places
-        if place and "://" not in place and not Path(place).exists()
-    ]
+    for entry in config.benchmarks:
+        if entry.path not in ("", *KIND_NAMES) and not is_there(entry.path):
+            faults.append(unknown_benchmark(entry.path))
+        if entry.sites and not is_there(entry.sites):
+            faults.append(f"{entry.sites}: no such file; expected a CSV file of sites")
     if faults:
         raise BadInput("\n".join(faults))
+
+
+def is_there(place: str) -> bool:
+    """Whether a file or folder is there; one that is not local is asked when it is read."""
+    return "://" in place or Path(place).exists()
 
 
 def check_encoders(config: StudyConfig, benchmarks: list[Loaded], weights: Weights) -> None:

@@ -19,6 +19,7 @@ from scoring import refuse_monitored
 from study_benchmarks import Loaded
 
 from raypath.benchmarks import Benchmark
+from raypath.benchmarks.splits.near_duplicate_record import VERSION
 from raypath.config import canonical_json
 from raypath.errors import BadInput
 from raypath.study.cells import Cell, write_json
@@ -42,7 +43,14 @@ class Declared:
 def seen_or_fail(cell: Cell, one: Loaded, declared: Declared, folder: Path) -> dict[str, Any]:
     """status, line, tag, and `refused`: whether it forbids a score. Raises BadInput for a benchmark that was a monitor."""
     by_fold = cell.checkpoint.by_fold
-    asked = [cell.checkpoint.weights, cell.data_hash, one.is_nested, sorted(declared.waive), str(declared.seen)]
+    asked = [
+        VERSION,
+        cell.checkpoint.weights,
+        cell.data_hash,
+        one.is_nested,
+        sorted(declared.waive),
+        str(declared.seen),
+    ]
     asked += [tile.words for tile in one.seen_tiles]
     place = folder / "contamination" / f"{hashlib.sha256(canonical_json(asked).encode()).hexdigest()[:24]}.json"
     if not place.exists():

@@ -74,7 +74,7 @@ def score_pair(pair: Pair, one: Loaded) -> dict[str, Any]:
     if contamination.pop("refused"):
         raise BadInput(contamination["line"])
     with locked(pair):
-        # cells that come to the same (colour under a probe, and where others are fine-tuned) are one
+        # cells that come to the same (colour on a given split under a probe, and where others are fine-tuned) are one
         todo = list({cell.key: cell for cell in pair.cells if place_of_cell(cell).record is None}.values())
         check_sealed(pair, todo, one)  # before hours of tuning; no record of a cell, which others may be allowed to run
         failed = score_cells(pair, todo, one, contamination) if todo else []
@@ -99,14 +99,14 @@ def score_cells(pair: Pair, todo: list[Cell], one: Loaded, contamination: dict[s
     with failing_apart(todo, failed):
         embedding = embed_once(todo, benchmark, pair.share)
     for number, fold in enumerate(one.folds):
-        with failing_apart([cell for cell in todo if number < len(one.folds_of(cell.protocol))], failed) as alive:
+        with failing_apart([cell for cell in todo if number < len(one.folds_of(cell.config))], failed) as alive:
             score_fold(pair, alive, fold, number, one.folds_per_draw, failed)
     for cell in todo:
         with failing_apart([cell], failed) as alive:
             if alive:
                 tests = [
                     {"data_hash": fold.data_hash, "encoder": tested_as(in_fold(cell, number))}
-                    for number, fold in enumerate(one.folds_of(cell.protocol))
+                    for number, fold in enumerate(one.folds_of(cell.config))
                 ]
                 finish(cell, benchmark, tests, contamination, embedding.get(cell.key, Cost()))
         if cell.key in failed:
@@ -179,7 +179,7 @@ def score_fold(
 def check_sealed(pair: Pair, todo: Sequence[Cell], one: Loaded) -> None:
     """Raises BadInput where the test of a fold was opened for another reason before, unless the study opens tests again."""
     for cell in todo if not pair.reopen else ():
-        for number, fold in enumerate(one.folds_of(cell.protocol)):
+        for number, fold in enumerate(one.folds_of(cell.config)):
             who, reason = opened_as(pair, cell, number, one.folds_per_draw)
             check_unopened(fold, who, ledger=runs_root() / LEDGER, unless=reason)
 

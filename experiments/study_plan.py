@@ -104,8 +104,7 @@ def _held_back(config: StudyConfig, entry: EncoderEntry, one: Loaded) -> tuple[s
     index = stages_from_recipe(PRETRAINING, entry.recipe, [*config.pretraining, *entry.settings])[0].index
     if not index or not any(is_touched(index, fold) for fold in one.folds):
         return "", 0
-    own = [name for name in one.transfers if not entry.protocols or name in entry.protocols]
-    return one.name, max((len(one.folds_of(name)) for name in own), default=0) if one.is_nested else 0
+    return one.name, one.folds_per_draw * one.num_draws_by_fold if one.is_nested else 0
 
 
 def grid_of(config: StudyConfig) -> list[Combination]:

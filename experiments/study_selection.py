@@ -35,7 +35,7 @@ from raypath.config import canonical_json, identity, override
 from raypath.errors import BadInput
 from raypath.protocols import fit
 from raypath.protocols.encoders import weights_id
-from raypath.protocols.transfer import TransferConfig, evaluated
+from raypath.protocols.transfer import TransferConfig
 from raypath.run_folder import RunFolder, runs_root
 from raypath.study.cells import PROTOCOL_VERSION, Cost, write_json
 from raypath.study.graph import Graph, Node
@@ -128,7 +128,7 @@ def selecting_transfer(config: StudyConfig, one: Loaded, extent_px: int) -> Tran
         TRANSFERS[config.leave_out.protocol](), settings_for(config.leave_out.protocol, config.transfer)
     )
     transfer = replace(transfer, benchmark=data.benchmark, seed=config.seed, extent_px=transfer.extent_px or extent_px)
-    return evaluated(transfer, one.benchmark)
+    return replace(transfer, evaluation="given")  # its val: folds have no say
 
 
 def transfer_score(config: TransferConfig, run: str, reference: list[ray.ObjectRef], share: float) -> dict[str, Any]:

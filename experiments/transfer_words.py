@@ -81,7 +81,7 @@ def asked_for(arguments: list[str]) -> Asked:
     benchmarks = [word for word in words if word not in TRANSFERS]
     for word in benchmarks:
         if word not in KIND_NAMES and not Path(word).exists():
-            raise BadInput(_unknown(word))
+            raise BadInput(unknown_benchmark(word))
     if len(protocols) > 1:
         raise BadInput(
             f"{', '.join(protocols)}: expected one protocol; a folder of that name is written ./{protocols[0]}"
@@ -132,7 +132,7 @@ def _kind_at(place: Path, given: str | None) -> str:
     return name
 
 
-def _unknown(word: str) -> str:
+def unknown_benchmark(word: str) -> str:
     """What may have been meant by a word that means nothing."""
     place = Path(word)
     beside = [path.name for path in place.parent.iterdir()] if place.parent.is_dir() else []

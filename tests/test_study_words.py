@@ -97,7 +97,7 @@ def test_what_needs_no_image_is_checked_first_and_all_at_once(tmp_path):
         "protocols: 'linear' is none",
         "ours: 'simclr_smal': there is no such recipe; did you mean simclr_small",
         "tuned: ",
-        "no/where: no such",
+        "no/where: there is no such folder",
         "none.csv: no such",
     )
     lines = str(error.value).splitlines()

@@ -104,12 +104,15 @@ class TransferConfig:
             raise ValueError(f"fraction_train={self.fraction_train}: expected more than 0 and at most 1")
 
 
-def evaluated(config: TransferConfig, benchmark: Benchmark) -> TransferConfig:
-    """The config with its evaluation decided: "given", or "nested" with a number of repeats."""
+def evaluated(config: TransferConfig, benchmark: Benchmark, *, num_repeats: int = NUM_REPEATS) -> TransferConfig:
+    """The config with its evaluation decided: "given", or "nested" with a number of repeats.
+
+    `num_repeats`: of frozen encoders, where the config leaves it open.
+    """
     evaluation = default_protocol(benchmark) if config.evaluation == "auto" else config.evaluation
     is_trained = isinstance(config.protocol, FinetuneSettings | SegmentSettings)
-    num_repeats = config.num_repeats or (1 if is_trained else NUM_REPEATS)
-    return replace(config, evaluation=evaluation, num_repeats=num_repeats if evaluation == "nested" else None)
+    num = config.num_repeats or (1 if is_trained else num_repeats)
+    return replace(config, evaluation=evaluation, num_repeats=num if evaluation == "nested" else None)
 
 
 def check_encoder(config: TransferConfig) -> None:

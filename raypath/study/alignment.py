@@ -31,6 +31,8 @@ class Members:
     """int64 [M], the encoder it belongs to: 0, 1 ..."""
     checkpoint: np.ndarray
     """int64 [M], the number of its checkpoint within the encoder."""
+    fit: np.ndarray
+    """int64 [M], the number of the fit within its checkpoint."""
     share: np.ndarray
     """float64 [M], its part of its encoder's mean; they sum to 1 for each encoder."""
 
@@ -63,15 +65,15 @@ def members_of(*encoders: Checkpoints) -> Members:
     if not all(checkpoints and all(checkpoints) for checkpoints in nested):
         raise BadInput("an encoder has a checkpoint or a fit without predictions: leave it out, or score it first")
     rows = [
-        (predictions, side, number, 1 / (len(checkpoints) * len(fits)))
+        (predictions, side, number, fit, 1 / (len(checkpoints) * len(fits)))
         for side, checkpoints in enumerate(nested)
         for number, fits in enumerate(checkpoints)
-        for predictions in fits
+        for fit, predictions in enumerate(fits)
     ]
-    predictions, side, checkpoint, share = zip(*rows, strict=True)
+    predictions, side, checkpoint, fit, share = zip(*rows, strict=True)
     first = predictions[0]
     aligned = (first, *(_aligned(each, first) for each in predictions[1:]))
-    return Members(aligned, np.array(side), np.array(checkpoint), np.array(share))
+    return Members(aligned, np.array(side), np.array(checkpoint), np.array(fit), np.array(share))
 
 
 def groups_of(predictions: Predictions | PixelPredictions, *, by_image: bool = False) -> tuple[np.ndarray, int, bool]:

@@ -26,7 +26,7 @@ from raypath.config import canonical_json, identity
 from raypath.errors import BadInput
 from raypath.protocols.transfer import TransferConfig
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 Said = Predictions | PixelPredictions
 _RECORD = "cell.json"
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from raypath.study.cells import Said
 from raypath.study.permutation import holm, permutation_p
 from raypath.study.results import Place, StudyResults
 from raypath.study.settings import COLOUR, StudyConfig
@@ -80,7 +81,7 @@ def _family(results: StudyResults, fraction: float) -> tuple[tuple[Place, Place,
     # with fewer, no p-value of this family could be below 0.05 once it is corrected
     num_permutations = max(results.config.num_permutations, PERMUTATIONS_EACH * len(pairs))
     settings = {"num_permutations": num_permutations, "seed": results.config.seed}
-    p_values = np.array([permutation_p(a.said, b.said, a.metric, **settings) for a, b in pairs])
+    p_values = np.array([permutation_p(*on_common_draws(a, b)[:2], a.metric, **settings) for a, b in pairs])
     adjusted = np.full(len(pairs), np.nan)
     is_known = np.isfinite(p_values)
     adjusted[is_known] = holm(p_values[is_known])
@@ -100,17 +101,27 @@ def difference(results: StudyResults, a: Place, b: Place) -> Difference:
     population: Population = "recipe" if "recipe" in (a.population, b.population) else "checkpoint"
     if {len(a.scored), len(b.scored)} & {2}:
         population = "checkpoint"  # two seeds are too few to be drawn again
+    ours, theirs, num_draws = on_common_draws(a, b)
     settings = {
+        "num_draws": num_draws,
         "method": results.config.method,
         "num_resamples": results.config.num_resamples,
         "seed": results.config.seed,
     }
-    return paired_difference(a.said, b.said, a.metric, population=population, **settings)
+    return paired_difference(ours, theirs, a.metric, population=population, **settings)
+
+
+def on_common_draws(a: Place, b: Place) -> tuple[tuple[tuple[Said, ...], ...], tuple[tuple[Said, ...], ...], int]:
+    """What two places say on the draws of the folds that both have, and how many these are."""
+    num = min(a.num_draws, b.num_draws)
+    return a.on_first_draws(num), b.on_first_draws(num), num
 
 
 def papers_rule(a: Place, b: Place) -> bool | None:
     """Whether the second paper's 2-sigma rule calls two places different; None where neither has repeats, so no sigma."""
-    values = [[point_score(said, place.metric) for own in place.said for said in own] for place in (a, b)]
+    values = [
+        [float(np.mean([point_score(said, place.metric) for said in own])) for own in place.by_seed] for place in (a, b)
+    ]
     if max(map(len, values)) < 2:
         return None
     means, sigmas = zip(*((np.mean(own), np.std(own, ddof=1) if len(own) > 1 else 0.0) for own in values))
@@ -181,7 +192,7 @@ def _fits(group: list[Comparison]) -> str:
     numbers = sorted({one.to_reference.num_seeds for one in group})
     if numbers[-1] == 1:
         return ""
-    return f" {' to '.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))} fit seeds each."
+    return f" {' to '.join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))} fits of each."
 
 
 def at_budget(results: StudyResults) -> tuple[str, list[Place]]:

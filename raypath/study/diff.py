@@ -36,7 +36,7 @@ _FACTS = (
     "state",
 )
 _PATTERNS = ("*.test.parquet", "*.repeat-*.parquet", "seed-*.parquet")
-_NUMBER = re.compile(r"(seed|repeat)-\d+")
+_NUMBER = re.compile(r"(seed|repeat)-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -130,17 +130,30 @@ def _value(values: dict[str, Any], key: str) -> str:
     return repr(values[key]) if key in values else "not there"
 
 
+def _in_turn(place: Path) -> tuple[str, list[int]]:
+    """seed-2 before seed-10: fits have the draws of the folds in turn."""
+    return _NUMBER.sub("", place.stem), [int(number) for _, number in _NUMBER.findall(place.stem)]
+
+
 def _predictions(folder: Path) -> dict[str, list[Said]]:
     """What was said of a test, by its name; fits that differ in their seed, or repeats of folds, stand together."""
     found: dict[str, list[Said]] = {}
-    for place in sorted({place for pattern in _PATTERNS for place in folder.glob(pattern)}):
+    places = {place for pattern in _PATTERNS for place in folder.glob(pattern)}
+    for place in sorted(places, key=_in_turn):
         found.setdefault(_NUMBER.sub(r"\1s", place.stem), []).append(load_said(place))
     return found
+
+
+def _num_draws(name: str, said: list[Said], of: dict) -> int:
+    """Draws of the folds that these fits have in turn; a repeat is one."""
+    return of["record"].get("num_draws", len(said) if name.endswith("repeats") else 1)
 
 
 def _compared(name_a: str, a: list[Said], name_b: str, b: list[Said], of_a: dict, of_b: dict) -> Scores:
     metrics = {one["record"].get("metric") for one in (of_a, of_b)} - {None}
     default = "miou_macro" if hasattr(a[0], "confusion") else "balanced_accuracy"
     metric = metrics.pop() if len(metrics) == 1 else default
-    difference, p_value = paired_difference([a], [b], metric), permutation_p([a], [b], metric)
+    draws = {_num_draws(name_a, a, of_a), _num_draws(name_b, b, of_b)}
+    difference = paired_difference([a], [b], metric, num_draws=draws.pop() if len(draws) == 1 else 1)
+    p_value = permutation_p([a], [b], metric)
     return Scores(name_a, name_b, (len(a), len(b)), metric, difference, p_value)

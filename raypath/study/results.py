@@ -75,6 +75,20 @@ class Place:
         return "recipe" if len(self.scored) >= FEWEST_CHECKPOINTS else "checkpoint"
 
     @property
+    def by_seed(self) -> tuple[tuple[Said, ...], ...]:
+        """What belongs to each seed, for a sigma over seeds: a fit, or of several draws of the folds all fits of a checkpoint."""
+        return self.said if self.num_draws > 1 else tuple((said,) for own in self.said for said in own)
+
+    def on_first_draws(self, num: int) -> tuple[tuple[Said, ...], ...]:
+        """Checkpoints x the fits that had one of the first `num` draws of the folds."""
+        return tuple(tuple(s for k, s in enumerate(own) if k % self.num_draws < num) for own in self.said)
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of nested folds that its fits have in turn; 1 for a split that is given."""
+        return min(one.record.get("num_draws", 1) for one in self.scored)
+
+    @property
     def pretraining(self) -> Cost:
         """Of all its checkpoints."""
         return sum((one.pretraining for one in self.scored), Cost())
@@ -144,9 +158,8 @@ class StudyResults:
         """The score of a place, by the study's method; computed once."""
         if id(place) not in self._intervals:
             settings = {"num_resamples": self.config.num_resamples, "seed": self.config.seed}
-            self._intervals[id(place)] = score_interval(
-                place.said, place.metric, population=place.population, method=self.config.method, **settings
-            )
+            settings |= {"population": place.population, "num_draws": place.num_draws, "method": self.config.method}
+            self._intervals[id(place)] = score_interval(place.said, place.metric, **settings)
         return self._intervals[id(place)]
 
     @cached_property

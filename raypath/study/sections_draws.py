@@ -1,13 +1,14 @@
 """The part of a report that says how much scores hang on the draw of the nested folds.
 
-One decision: draws are shown one beside the other, and no interval is made of two or three of them. Intervals of this report are
-over patients, with folds as they were drawn; a reader sees here whether another draw would have told another story.
+One decision: draws are shown one beside the other, so a reader sees whether another draw would have told another story.
 
 What it costs: nothing.
 """
 
 import numpy as np
 
+from raypath.study.alignment import members_of
+from raypath.study.draws import FEWEST_DRAWS, by_draw
 from raypath.study.results import Place, StudyResults
 from raypath.study.section import Section
 from raypath.study.study_figures import point_score
@@ -23,7 +24,7 @@ def draws(results: StudyResults) -> Section | None:
             continue
         reference = results.place(results.config.reference, place.benchmark, place.protocol, place.fraction)
         other = scores_by_draw(reference) if reference not in (None, place) else []
-        apart = [f"{100 * (a - b):+.1f}" for a, b in zip(own, other)] if len(own) == len(other) else []
+        apart = [f"{100 * (a - b):+.1f}" for a, b in zip(own, other)]  # of the draws that both have
         scores = " / ".join(f"{value:.3f}" for value in own)
         rows.append((place.benchmark, place.encoder, place.protocol, scores, " / ".join(apart) or None))
     if not rows:
@@ -33,12 +34,15 @@ def draws(results: StudyResults) -> Section | None:
         rows=tuple(rows),
         missing="the reference itself, or not scored",
     )
-    words = "Nested folds were drawn several times, and scores are means over draws. What draws differ by is in no interval."
+    words = (
+        "Nested folds were drawn several times, and scores are means over draws. What draws differ by is part of every interval"
+        f" from {FEWEST_DRAWS} draws on."
+    )
     return Section(title="Draws of the folds", words=(words,), tables=(table,))
 
 
 def scores_by_draw(place: Place) -> list[float]:
     """The mean score on each draw, over checkpoints and the fits that had it; one score where there is one draw."""
-    num = min(one.record.get("num_draws", 1) for one in place.scored)
-    fits = [[one.said[draw::num] for one in place.scored] for draw in range(num)]
-    return [float(np.mean([point_score(said, place.metric) for own in drawn for said in own])) for drawn in fits]
+    members = members_of(place.said)
+    scores = np.array([point_score(said, place.metric) for said in members.predictions])
+    return by_draw(members, scores, place.num_draws).tolist()

@@ -37,7 +37,11 @@ def with_seeds(members: Members, scores: np.ndarray, low: float, high: float, co
         )
     estimate = scores @ members.weight
     parts = [(values.var(ddof=1) / len(values), len(values) - 1) for values in sides if len(values) > 1]
-    reach = _student_reach(parts, confidence)
+    return widened(estimate, low, high, _student_reach(parts, confidence))
+
+
+def widened(estimate: float, low: float, high: float, reach: float) -> tuple[float, float]:
+    """An interval with another part, of half-width `reach`, put beside what it has, at right angles."""
     below, above = max(estimate - low, 0), max(high - estimate, 0)
     return estimate - np.hypot(below, reach), estimate + np.hypot(above, reach)
 

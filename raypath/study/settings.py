@@ -132,7 +132,7 @@ class StudyConfig:
     """`key=value` for every transfer: extent_px=112, evaluation=given, num_folds=3 ..., and `PROTOCOL.key=value` for one protocol:
     finetune.sweep.num_trials=16, finetune.protocol.epochs=30.
 
-    Nested folds are drawn three times (num_repeats), since another draw is another score; once where a fold costs a training: of
+    Nested folds are drawn five times (num_repeats), since another draw is another score; once where a fold costs a training: of
     weights, or of a recipe that must not see the slides that the fold tests."""
     leave_out: LeaveOutSettings = field(default_factory=LeaveOutSettings)
     alterations: tuple[str, ...] = ("grey", "hed=0.05")

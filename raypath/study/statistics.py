@@ -5,8 +5,8 @@ sample names a patient, or all are of one, each image stands for itself and the 
 
 One decision: a statistic is a weighted sum of the scores of predictions (`alignment`): the mean over an encoder's checkpoints of
 the mean over fit seeds, or one such mean minus another. It has two populations. "checkpoint": these weights, other patients.
-"recipe": the same pretraining done again from another seed, and other patients. Both take the fitted classifiers as they are: what
-another training set would have made of them is in neither.
+"recipe": the same pretraining done again from another seed, and other patients. Where nested folds were drawn three times or more,
+other draws are in both (`draws`); what training on other patients would have made of a classifier is in neither.
 
     method         patients drawn again how
     bootstrap-t    by resampling, each resample judged by its own jackknife error (`resampling`, with when it gives way)
@@ -39,6 +39,7 @@ from raypath.errors import BadInput
 from raypath.study.alignment import Checkpoints, Members, groups_of, members_of
 from raypath.study.auroc import auroc_influence
 from raypath.study.counts import COUNTED
+from raypath.study.draws import FEWEST_DRAWS, with_draws
 from raypath.study.few_errors import share_bounds
 from raypath.study.resampling import Ends, bootstrap_t, patterns_of, percentile, scores_under
 from raypath.study.seeds import with_seeds
@@ -88,6 +89,7 @@ def score_interval(
     metric: Primary = "balanced_accuracy",
     *,
     population: Population = "checkpoint",
+    num_draws: int = 1,
     method: Method = "bootstrap-t",
     num_resamples: int = 2000,
     seed: int = 0,
@@ -95,11 +97,13 @@ def score_interval(
 ) -> Interval:
     """The score of one encoder with its interval; `predictions` is one, or checkpoints x fit seeds of them.
 
+    `num_draws`: of nested folds, which the fits of every checkpoint have in turn; from 3 on the interval holds their spread.
     Raises BadInput for another metric, method or population, a metric that these predictions do not have (pixels or labels),
-    fewer than two samples, predictions that are not about the same samples, or a recipe of fewer than 3 checkpoints.
+    fewer than two samples, predictions that are not about the same samples, a recipe of fewer than 3 checkpoints, or fewer fits
+    than draws.
     """
     members = members_of(predictions)
-    return Interval(**_interval(members, metric, population, method, num_resamples, seed, confidence))
+    return Interval(**_interval(members, metric, population, num_draws, method, num_resamples, seed, confidence))
 
 
 def paired_difference(
@@ -108,6 +112,7 @@ def paired_difference(
     metric: Primary = "balanced_accuracy",
     *,
     population: Population = "checkpoint",
+    num_draws: int = 1,
     method: Method = "bootstrap-t",
     num_resamples: int = 2000,
     seed: int = 0,
@@ -120,7 +125,7 @@ def paired_difference(
     colour), or 3 and more, and one side has more.
     """
     members = members_of(a, b)
-    fields = _interval(members, metric, population, method, num_resamples, seed, confidence)
+    fields = _interval(members, metric, population, num_draws, method, num_resamples, seed, confidence)
     return Difference(**fields, num_checkpoints_b=members.num_checkpoints(1))
 
 
@@ -134,7 +139,7 @@ def check_metric(metric: str, members: Members) -> None:
         raise BadInput(f"metric {metric!r} is a score of {kind.__name__}, not of {type(first).__name__}")
 
 
-def _interval(members: Members, metric, population, method, num_resamples, seed, confidence) -> dict:
+def _interval(members: Members, metric, population, num_draws, method, num_resamples, seed, confidence) -> dict:
     """The fields of an Interval."""
     check_metric(metric, members)
     for what, value, allowed in (("population", population, Population), ("method", method, Method)):
@@ -152,6 +157,8 @@ def _interval(members: Members, metric, population, method, num_resamples, seed,
         remark = "no width: too few errors to tell"
     if population == "recipe":
         low, high = with_seeds(members, scores, low, high, confidence)
+    if num_draws >= FEWEST_DRAWS:
+        low, high = with_draws(members, scores, low, high, num_draws, confidence)
     least, most = (0.0, 1.0) if metric == "auroc" else COUNTED[metric].bounds
     if members.num_sides == 2:
         least, most = least - most, most - least

@@ -10,6 +10,7 @@ from itertools import product
 from math import isnan
 
 from raypath.study.comparisons import Comparison, colour_name
+from raypath.study.draws import FEWEST_DRAWS
 from raypath.study.results import Place, Scored, StudyResults
 from raypath.study.statistics import Interval
 from raypath.study.study_figures import METRIC_WORDS, point_score
@@ -45,10 +46,9 @@ def matrix_table(results: StudyResults, found: Iterable[Comparison]) -> Table:
         missing="not scored, or not compared",
         footnotes=(
             "n: patients, or images where no patient is known. fits: of each pretraining seed, with fresh seeds, on the draws of"
-            " nested folds in turn; draws are averaged over, their spread is in no interval. null: the score when fitted on"
-            " shuffled labels, over patients and shuffles. Intervals: 95 %,"
-            f" {results.config.method} over patients unless a mark says otherwise (AUROC: closed form), differences paired;"
-            " 0.01 is one point.",
+            " nested folds in turn. null: the score when fitted on shuffled labels, over patients and shuffles. Intervals: 95 %,"
+            f" {results.config.method} over patients unless a mark says otherwise (AUROC: closed form), and over draws of the"
+            f" folds from {FEWEST_DRAWS} on; differences paired, on the draws that both have; 0.01 is one point.",
             *((_OF_COLOUR,) if len(results.protocols) > 1 and colour_name(results) else ()),
         ),
     )

@@ -106,7 +106,7 @@ def _patients_words(difference: Difference) -> str:
     unit = "patients" if difference.level == "patient" else "images"
     words = f"n = {number} {unit}"
     if difference.num_seeds > 1:
-        words += f", {difference.num_seeds} fit seeds"
+        words += f", {difference.num_seeds} fits"
     if number < FEWEST_PATIENTS:
         words += f", too few {unit} for a verdict ({number})"
     elif number < FEW_PATIENTS:

@@ -109,14 +109,14 @@ def test_the_summary_is_a_sentence_for_each_encoder(results, found):
     assert "This recipe (3 pretraining seeds; seeds and patients (or images) resampled)" in ours
     told = "gains, n = 30 patients; even, n = 25 patients; images, n = 60 images; glands, n = 20 patients"
     assert f"better on none; not separable on 4 ({told}); no verdict on 1 (few " in other
-    assert colour.endswith(" This checkpoint (one pretraining seed; patients (or images) resampled). 2 fit seeds each.")
+    assert colour.endswith(" This checkpoint (one pretraining seed; patients (or images) resampled). 2 fits of each.")
     assert "; this" not in ours + other  # patients and images in one sentence
     single = summary(results, [of(found, "ours", "gains")])
     assert single[0].startswith("ours against random, 1 benchmark: ")
     many = summary(results, [of(found, "ours", "gains")] * 5)[0]
     assert many.count("n = 30 patients") == many.count("against colour +") == many.count("] points") == 5
     one_fit = replace(of(found, "ours", "gains"), to_reference=replace(gains, num_seeds=1))
-    assert "fit seeds" not in summary(results, [one_fit])[0]
+    assert "fits of each" not in summary(results, [one_fit])[0]
 
 
 def steps(places, encoder):

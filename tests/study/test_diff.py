@@ -1,12 +1,13 @@
 """What differs between two runs, and whether their scores differ by more than noise."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from raypath.errors import BadInput
-from raypath.study.cells import CellFolder, load_said
+from raypath.study.cells import CellFolder, load_said, write_json
 from raypath.study.diff import diff_runs
 from raypath.study.permutation import permutation_p
 from raypath.study.statistics import paired_difference
@@ -114,3 +115,22 @@ def test_a_folder_that_is_no_run_is_one_clear_line(tmp_path):
     (a / "config.json").write_text("{")
     with pytest.raises(BadInput, match=r"a/config\.json: cannot be read"):
         diff_runs(a, a)
+
+
+def test_fits_are_read_in_the_turn_of_their_numbers_and_their_draws_have_a_say(tmp_path):
+    folder = write_study(tmp_path / "study")
+    cell = next(place for place in (folder / "cells").iterdir() if (place / "seed-2.parquet").exists())
+    other = next(
+        place
+        for place in (folder / "cells").iterdir()
+        if place != cell
+        and (place / "seed-2.parquet").exists()
+        and CellFolder(place).record["benchmark"] == CellFolder(cell).record["benchmark"]
+    )
+    for place in (cell, other):
+        shutil.copy(place / "seed-2.parquet", place / "seed-10.parquet")
+        write_json(place / "cell.json", CellFolder(place).record | {"num_draws": 3})
+    (scores,) = diff_runs(cell, other).scores
+    fits = [[[load_said(place / f"seed-{seed}.parquet") for seed in (1, 2, 10)]] for place in (cell, other)]
+    assert scores.difference == paired_difference(*fits, scores.metric, num_draws=3)
+    assert scores.difference != paired_difference(*fits, scores.metric)

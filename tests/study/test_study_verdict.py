@@ -25,7 +25,7 @@ TO_COLOUR = difference(0.02, 0.003, 0.038)
 def test_better_needs_colour():
     found = verdict("ssl", "imagenet", ABOVE, TO_COLOUR)
     assert found.words == (
-        "ssl better than imagenet by 3.1 points [1.2, 4.9]; n = 44 patients, 5 fit seeds; better than colour by 2.0 [0.3, 3.8];"
+        "ssl better than imagenet by 3.1 points [1.2, 4.9]; n = 44 patients, 5 fits; better than colour by 2.0 [0.3, 3.8];"
         " this checkpoint (one pretraining seed; patients resampled)"
     )
     assert (found.is_better, found.is_worse, found.is_image_level) == (True, False, False)
@@ -101,5 +101,5 @@ def test_each_verdict_names_its_population():
     assert fixed.population == "these checkpoints (3 pretraining seeds, not resampled; patients resampled)"
     images = verdict("ssl", "moco", replace(ABOVE, level="image", num_patients=400), TO_COLOUR)
     assert images.is_image_level
-    assert "n = 400 images, 5 fit seeds, image-level" in images.words
+    assert "n = 400 images, 5 fits, image-level" in images.words
     assert images.population == "this checkpoint (one pretraining seed; images resampled)"

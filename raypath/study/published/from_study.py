@@ -10,6 +10,8 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+
 from raypath.benchmarks import Predictions, score
 from raypath.study.published.breakhis import fold_of, rates_of
 from raypath.study.published.results import Result, Trial, summarised
@@ -52,7 +54,7 @@ def results_of(results: StudyResults) -> list[Result]:
         facts = results.benchmarks[place.benchmark]
         is_binary = len(facts["classes"]) == 2
         name = "auroc" if is_binary else "accuracy"
-        scores = [100 * float(score(said)[name]) for own in place.said for said in own]
+        scores = [100 * float(np.mean([score(said)[name] for said in own])) for own in place.by_seed]
         network = place.scored[0].record.get("architecture") or "not known"
         counts = {split: sum(facts["counts"][split].values()) for split in ("train", "val")}
         num_images = sum(counts.values())
