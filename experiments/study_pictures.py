@@ -32,7 +32,8 @@ from raypath.protocols.probe import ProbeSettings
 from raypath.protocols.trained import TRAINED
 from raypath.protocols.transfer import OF_PIXELS, TransferConfig, feeding
 from raypath.study.cells import Said, write_json
-from raypath.study.results import Place, StudyResults, load_results
+from raypath.study.places import Place
+from raypath.study.results import StudyResults, load_results
 
 NUM_SHOWN, NUM_MAPPED, THUMB_PX = 20, 600, 144
 _UNTRAINED = ("colour", "random", "random_bn", "file")

@@ -17,7 +17,8 @@ import numpy as np
 
 from raypath.study.cells import Said
 from raypath.study.permutation import holm, permutation_p
-from raypath.study.results import Place, StudyResults
+from raypath.study.places import Place
+from raypath.study.results import StudyResults
 from raypath.study.settings import COLOUR, StudyConfig
 from raypath.study.statistics import Difference, Population, paired_difference
 from raypath.study.study_figures import point_score

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from raypath.study.cells import Said
 from raypath.study.comparisons import at_budget, comparisons
-from raypath.study.results import Place, StudyResults
+from raypath.study.places import Place
+from raypath.study.results import StudyResults
 from raypath.study.robustness import AS_IS, Curve, curves
 from raypath.study.robustness_figures import robustness_figure
 from raypath.study.section import Section

@@ -9,7 +9,8 @@ import numpy as np
 
 from raypath.study.alignment import members_of
 from raypath.study.draws import FEWEST_DRAWS, by_draw
-from raypath.study.results import Place, StudyResults
+from raypath.study.places import Place
+from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.study_figures import point_score
 from raypath.study.tables import Table

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from raypath.study.comparisons import Comparison
+from raypath.study.places import Place
 from raypath.study.rank_figures import rank_figure
 from raypath.study.ranks import (
     FEWEST_BENCHMARKS,
@@ -19,7 +20,7 @@ from raypath.study.ranks import (
     rank_test,
     resampled_scores,
 )
-from raypath.study.results import Place, StudyResults
+from raypath.study.results import StudyResults
 from raypath.study.section import Section
 from raypath.study.statistics import Interval
 from raypath.study.study_figures import METRIC_WORDS, colour_of, matrix_figure

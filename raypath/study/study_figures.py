@@ -18,7 +18,8 @@ from raypath.benchmarks.benchmark import Primary
 from raypath.benchmarks.metrics.pixels import score_pixels
 from raypath.study.cells import Said
 from raypath.study.figures import ACCENT, FAINT, INK, SOFT
-from raypath.study.results import Place, StudyResults
+from raypath.study.places import Place
+from raypath.study.results import StudyResults
 from raypath.study.statistics import Interval
 
 _COLOURS = [colormaps["tab10"](k) for k in range(10) if k != 6]  # without pink, which is like the reference's

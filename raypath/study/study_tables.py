@@ -11,7 +11,8 @@ from math import isnan
 
 from raypath.study.comparisons import Comparison, colour_name
 from raypath.study.draws import FEWEST_DRAWS
-from raypath.study.results import Place, Scored, StudyResults
+from raypath.study.places import Place, Scored
+from raypath.study.results import StudyResults
 from raypath.study.statistics import Interval
 from raypath.study.study_figures import METRIC_WORDS, point_score
 from raypath.study.tables import Cell, Noted, Range, Spread, Table

@@ -13,11 +13,12 @@ import numpy as np
 
 from raypath.benchmarks import Predictions, recognition_rates
 from raypath.benchmarks.published.breakhis import BreaKHisSettings, magnification_of
+from raypath.study.places import Place
 from raypath.study.published.golden import MAGNIFICATIONS
 from raypath.study.published.results import Result, summarised
 from raypath.study.published.roles import of_paper
 from raypath.study.published.transfer_tables import breakhis_table
-from raypath.study.results import Place, StudyResults
+from raypath.study.results import StudyResults
 from raypath.study.section import Section
 
 

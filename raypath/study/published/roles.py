@@ -6,7 +6,8 @@ weights that are fine-tuned are "scratch"; and a head of a task's own is "joint"
 nothing that the paper has, and stands in the report alone.
 """
 
-from raypath.study.results import Place, StudyResults
+from raypath.study.places import Place
+from raypath.study.results import StudyResults
 from raypath.study.settings import EncoderEntry
 
 _FINETUNED, _OWN_HEAD = "finetune", "head"
