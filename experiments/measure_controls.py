@@ -44,7 +44,8 @@ def seeds(results: StudyResults) -> None:
     found = []
     for place in results.places:
         for a, b in combinations(place.scored, 2):
-            own = paired_difference([a.said], [b.said], place.metric, num_resamples=results.config.num_resamples)
+            how = {"num_draws": place.num_draws, "num_resamples": results.config.num_resamples}
+            own = paired_difference([a.said], [b.said], place.metric, **how)
             p = permutation_p([a.said], [b.said], place.metric, num_permutations=results.config.num_permutations)
             found.append((place.encoder, place.benchmark, own, p))
     for encoder in dict.fromkeys(encoder for encoder, *_ in found):
