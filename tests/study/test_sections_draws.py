@@ -37,6 +37,8 @@ def test_every_draw_is_told_with_its_difference_and_nothing_where_there_is_one(r
     rows = {row[1]: row for row in table.rows}
     assert {row[0] for row in table.rows} == {"gains"}
     ours, random = (scores_by_draw(several.place(name, "gains", "probe")) for name in ("ours", "random"))
-    assert rows["ours"][3] == " / ".join(f"{value:.3f}" for value in ours)
-    assert rows["ours"][4] == " / ".join(f"{100 * (a - b):+.1f}" for a, b in zip(ours, random))
-    assert rows["random"][4] is None
+    assert rows["ours"][2] == f"{min(ours):.3f} to {max(ours):.3f}"
+    apart = sorted(100 * (a - b) for a, b in zip(ours, random))
+    assert rows["ours"][3] == f"{apart[0]:+.1f} to {apart[1]:+.1f}"
+    assert rows["random"][3] is None
+    assert "In every row: protocol probe, draws 2." in draws(several).words
