@@ -19,6 +19,7 @@ from PIL import Image
 
 from raypath.errors import EXIT_INCOMPLETE
 from raypath.slides.phantom import write_phantoms
+from raypath.study.comparisons import comparisons
 from raypath.study.results import load_results
 from raypath.study.study_report import write_report
 from raypath.tracking import open_tracking
@@ -277,7 +278,7 @@ def test_a_recipe_is_pretrained_for_each_fold_without_the_slides_that_it_tests(t
         {"name": "transductive", "transductive": True} | recipe,
         {"name": "colour", "source": "colour"},
     ]
-    transfer = ["extent_px=32", "num_folds=2"]  # drawn once, as each fold is a training
+    transfer = ["extent_px=32", "num_folds=2"]
     text = toml(tmp_path, encoders, names=(), num_nulls=0, alterations=[], transfer=transfer)
     text += f'[[benchmarks]]\nname = "phantoms"\nkind = "phantoms"\npath = "{slides}"\n'
     text += 'settings = ["extent_px=64", "mpp=0.5", "max_per_class_and_slide=6"]\n'
@@ -286,7 +287,10 @@ def test_a_recipe_is_pretrained_for_each_fold_without_the_slides_that_it_tests(t
     results = load_results(tmp_path / "runs" / "studies" / "folds")
     status = {place.encoder: place.scored[0].record["contamination"]["status"] for place in results.places}
     assert status == {"inductive": "clean", "transductive": "transductive", "colour": "clean"}
-    assert {one.record["num_draws"] for place in results.places for one in place.scored} == {1}
+    draws = {place.encoder: place.num_draws for place in results.places}
+    assert draws == {"inductive": 1, "transductive": 5, "colour": 5}  # one where each fold is a training
+    difference = next(one for one in comparisons(results, "probe") if one.place.encoder == "colour").to_reference
+    assert difference.num_seeds == 1  # they are compared on the draw that both have
     trained = sorted((tmp_path / "runs").glob("simclr_small-*/config.json"))
     assert len(trained) == 3  # one for each of two folds, and one that sees all slides
     seen = []
