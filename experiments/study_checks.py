@@ -29,7 +29,10 @@ from raypath.training.settings import check_settings
 
 
 def check_words(config: StudyConfig) -> None:
-    """What can be wrong without an image being read, all at once. Raises BadInput for protocols, recipes, settings and places."""
+    """What can be wrong without an image being read, all at once; says where a pretraining ends before its warm-up.
+
+    Raises BadInput for protocols, recipes, settings and places that are none.
+    """
     faults = []
     unknown = [name for name in config.protocols if name not in TRANSFERS]
     faults += [f"protocols: {name!r} is none; expected some of {', '.join(TRANSFERS)}" for name in unknown]

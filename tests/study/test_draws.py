@@ -1,4 +1,4 @@
-"""Several draws of nested folds: what belongs to which, and what they add to an interval."""
+"""Several draws of nested folds: what belongs to which, what they add to an interval, and how a report tells of them."""
 
 from dataclasses import replace
 
@@ -13,7 +13,9 @@ from raypath.study.alignment import members_of
 from raypath.study.comparisons import comparisons, difference, papers_rule
 from raypath.study.draws import by_draw, with_draws
 from raypath.study.results import load_results
+from raypath.study.sections_draws import draws, scores_by_draw
 from raypath.study.statistics import paired_difference, score_interval
+from raypath.study.study_figures import point_score
 from tests.study.synthetic_study import write_study
 
 
@@ -100,3 +102,25 @@ def test_a_sigma_over_seeds_is_none_over_draws(results):
     colour = results.place("colour", "gains", "probe")
     assert papers_rule(colour, random) is not None
     assert papers_rule(drawn(colour, 2), drawn(random, 2)) is None  # one checkpoint each: no sigma
+
+
+def test_fits_take_draws_in_turn_and_checkpoints_share_them(results):
+    place = drawn(results.place("ours", "gains", "probe"), 2)
+    scores = np.array([[point_score(said, place.metric) for said in own] for own in place.said])  # checkpoints x fits
+    assert scores.shape == (3, 2)
+    assert scores_by_draw(place) == pytest.approx(scores.mean(axis=0))
+    assert scores_by_draw(drawn(place, 1)) == pytest.approx([scores.mean()])
+
+
+def test_every_draw_is_told_with_its_difference_and_nothing_where_there_is_one(results):
+    assert draws(results) is None
+    several = results.with_places([drawn(p, 2) if p.benchmark == "gains" else p for p in results.places])
+    (table,) = draws(several).tables
+    rows = {row[1]: row for row in table.rows}
+    assert {row[0] for row in table.rows} == {"gains"}
+    ours, random = (scores_by_draw(several.place(name, "gains", "probe")) for name in ("ours", "random"))
+    assert rows["ours"][2] == f"{min(ours):.3f} to {max(ours):.3f}"
+    apart = sorted(100 * (a - b) for a, b in zip(ours, random))
+    assert rows["ours"][3] == f"{apart[0]:+.1f} to {apart[1]:+.1f}"
+    assert rows["random"][3] is None
+    assert "In every row: protocol probe, draws 2." in draws(several).words
